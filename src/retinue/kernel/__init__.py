@@ -1,0 +1,60 @@
+"""The vocabulary every room shares: ids, clock, money, faults, scope, settings and telemetry."""
+
+from retinue.kernel.clock import Clock, ManualClock, SystemClock
+from retinue.kernel.faults import (
+    BadInput,
+    BudgetExhausted,
+    Conflict,
+    Fault,
+    Forbidden,
+    Gone,
+    NotFound,
+    NotYetAvailable,
+    PayloadTooLarge,
+    PreconditionFailed,
+    StorageFull,
+    TooManyRequests,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+)
+from retinue.kernel.ids import new_id, parse_id
+from retinue.kernel.manifest import Room
+from retinue.kernel.money import NANOS_PER_DOLLAR, dollars, nanos
+from retinue.kernel.scope import Actor, ActorKind, Queries, Row, Scope, Services, UnitOfWork
+from retinue.kernel.settings import Settings
+
+__all__ = [
+    "NANOS_PER_DOLLAR",
+    "Actor",
+    "ActorKind",
+    "BadInput",
+    "BudgetExhausted",
+    "Clock",
+    "Conflict",
+    "Fault",
+    "Forbidden",
+    "Gone",
+    "ManualClock",
+    "NotFound",
+    "NotYetAvailable",
+    "PayloadTooLarge",
+    "PreconditionFailed",
+    "Queries",
+    "Room",
+    "Row",
+    "Scope",
+    "Services",
+    "Settings",
+    "StorageFull",
+    "SystemClock",
+    "TooManyRequests",
+    "Unauthenticated",
+    "Unavailable",
+    "UnitOfWork",
+    "UnsupportedMediaType",
+    "dollars",
+    "nanos",
+    "new_id",
+    "parse_id",
+]

@@ -1,0 +1,136 @@
+"""Settings: the environment, ``.env`` and ``retinue.toml``; secrets also from files (``NAME_FILE``)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+
+def _standard(name: str, **kwargs: Any) -> Any:
+    """A setting under the name that other programs use for it, or ``RETINUE_<NAME>``."""
+    return Field(validation_alias=AliasChoices(name, f"RETINUE_{name}"), **kwargs)
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured; ``retinue doctor --settings`` prints it without the secrets."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RETINUE_",
+        env_file=".env",
+        toml_file="retinue.toml",
+        extra="ignore",
+        populate_by_name=True,
+        env_ignore_empty=True,
+    )
+
+    # Where things are
+    data: Path = Field(default_factory=lambda: Path.home() / ".retinue", description="the data folder")
+    host: str = Field(default="127.0.0.1", description="the address to listen on")
+    port: int = Field(default=8700, ge=0, le=65535, description="the port to listen on; 0 picks a free one")
+    database_url: SecretStr | None = _standard(
+        "DATABASE_URL", default=None, description="PostgreSQL as the application's role; empty: embedded"
+    )
+    database_owner_url: SecretStr | None = _standard(
+        "DATABASE_OWNER_URL", default=None, description="PostgreSQL as the owner of the schema, for migrations"
+    )
+    redis_url: SecretStr | None = _standard(
+        "REDIS_URL", default=None, description="frames and limits across processes; empty: in this process"
+    )
+    pool_size: int = Field(default=16, ge=2, le=500, description="database connections of this process")
+
+    # Models
+    openai_api_key: SecretStr | None = _standard("OPENAI_API_KEY", default=None)
+    openai_base_url: str | None = _standard("OPENAI_BASE_URL", default=None)
+    anthropic_api_key: SecretStr | None = _standard("ANTHROPIC_API_KEY", default=None)
+    anthropic_base_url: str | None = _standard("ANTHROPIC_BASE_URL", default=None)
+    gemini_api_key: SecretStr | None = _standard("GEMINI_API_KEY", default=None)
+    gemini_base_url: str | None = _standard("GEMINI_BASE_URL", default=None)
+    default_model: str | None = Field(
+        default=None, description="the model of agents that name none, such as openai:gpt-5-mini"
+    )
+    model_timeout: float = Field(default=120.0, gt=0, description="seconds a model call may take")
+    model_attempts: int = Field(default=3, ge=1, le=10, description="tries of one model before the next")
+
+    # Identity
+    sign_up: Literal["open", "closed"] = Field(default="open", description="whether strangers may sign up")
+    access_token_seconds: int = Field(default=900, ge=30, le=86_400)
+    refresh_token_days: int = Field(default=30, ge=1, le=365)
+    oidc_issuer: str | None = Field(default=None, description="accept tokens of this issuer too")
+    oidc_audience: str | None = None
+    oidc_jwks_url: str | None = None
+
+    # Limits
+    rate_limit: str = Field(default="100/minute", description="requests of one user; 'off' for none")
+    login_rate_limit: str = Field(default="10/minute", description="logins of one address and e-mail")
+    body_limit: int = Field(default=1_048_576, ge=1024, description="bytes of a JSON body")
+    upload_limit: int = Field(default=104_857_600, ge=1024, description="bytes of one uploaded file")
+    worker_capacity: int = Field(default=1000, ge=1, description="runs one worker process advances at once")
+    stream_limit: int = Field(default=10_000, ge=1, description="open live streams of one process")
+    allow_private_fetch: bool = Field(
+        default=False, description="let http_fetch reach private addresses (a test or an intranet)"
+    )
+    mcp_stdio: bool = Field(default=True, description="allow MCP servers that run as local programs")
+
+    # Watching
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "text"] = "json"
+    otlp_endpoint: str | None = _standard("OTEL_EXPORTER_OTLP_ENDPOINT", default=None)
+    metrics_token: SecretStr | None = Field(default=None, description="bearer token for /metrics; empty: loopback only")
+
+    # Liveness of workers
+    beat_seconds: float = Field(default=1.0, gt=0, le=60, description="how often a worker beats")
+    dead_after_seconds: float = Field(default=3.0, gt=0, le=600, description="a worker silent for so long is dead")
+    run_attempts: int = Field(default=3, ge=1, le=100, description="activations lost before a run is poison")
+
+    @field_validator("data")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (
+            init_settings,
+            env_settings,
+            _SecretFiles(settings_cls),
+            dotenv_settings,
+            TomlConfigSettingsSource(settings_cls),
+        )
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Reads ``DATABASE_URL_FILE`` and the like: the value is the file's content without the last line end."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        alias = field.validation_alias
+        names = alias.choices if isinstance(alias, AliasChoices) else [f"RETINUE_{field_name.upper()}"]
+        for name in names:
+            path = os.environ.get(f"{name}_FILE")
+            if path:
+                return Path(path).read_text(encoding="utf-8").rstrip("\r\n"), str(names[0]), False
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found = {}
+        for name, field in self.settings_cls.model_fields.items():
+            value, key, _ = self.get_field_value(field, name)
+            if value is not None:
+                found[key] = value
+        return found
