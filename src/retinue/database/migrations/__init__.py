@@ -1,0 +1,1 @@
+"""Alembic's environment and the revisions; each room has its own revision file."""

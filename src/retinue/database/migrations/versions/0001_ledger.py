@@ -1,0 +1,96 @@
+"""The ledger: heads, events, append and the feed's reads."""
+
+from __future__ import annotations
+
+from retinue.database.migrations.policies import grant_function, script, tenant_table
+
+revision = "0001_ledger"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Create the ledger. The application may insert events and read them, never change or delete one."""
+    script("""
+    CREATE TABLE heads (
+        tenant_id uuid PRIMARY KEY,
+        position  bigint NOT NULL
+    ) WITH (fillfactor = 50);  -- one hot row a tenant: leave room for HOT updates
+
+    CREATE TABLE events (
+        tenant_id   uuid NOT NULL,
+        position    bigint NOT NULL,
+        version     integer NOT NULL,
+        schema      smallint NOT NULL,
+        recorded_at timestamptz NOT NULL,
+        stream      text COLLATE "C" NOT NULL,
+        type        text COLLATE "C" NOT NULL,
+        data        text NOT NULL,
+        meta        jsonb NOT NULL,
+        PRIMARY KEY (tenant_id, position),
+        CONSTRAINT events_stream UNIQUE (tenant_id, stream, version)
+    );
+
+    -- Numbers and inserts a batch for one tenant; returns the position of its last event.
+    -- The head row's lock, held until commit, makes the order gapless: nobody can see 8 before 7.
+    CREATE FUNCTION ledger_append(
+        p_tenant uuid, p_streams text[], p_expected integer[],
+        p_stream text[], p_version integer[], p_type text[], p_schema smallint[], p_data text[], p_meta text[],
+        p_at timestamptz
+    ) RETURNS bigint LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+    DECLARE
+        v_count  integer := cardinality(p_stream);
+        v_last   bigint;
+        v_actual integer;
+    BEGIN
+        INSERT INTO heads AS h (tenant_id, position) VALUES (p_tenant, v_count)
+            ON CONFLICT (tenant_id) DO UPDATE SET position = h.position + v_count
+            RETURNING position INTO v_last;
+        FOR i IN 1 .. cardinality(p_streams) LOOP
+            SELECT version INTO v_actual FROM events
+                WHERE tenant_id = p_tenant AND stream = p_streams[i] ORDER BY version DESC LIMIT 1;
+            IF coalesce(v_actual, 0) <> p_expected[i] THEN
+                RAISE EXCEPTION '%: expected version %, found %', p_streams[i], p_expected[i], coalesce(v_actual, 0)
+                    USING ERRCODE = 'RT409';
+            END IF;
+            v_actual := NULL;
+        END LOOP;
+        INSERT INTO events (tenant_id, position, version, schema, recorded_at, stream, type, data, meta)
+            SELECT p_tenant, v_last - v_count + n, version, schema, p_at, stream, type, data, meta::jsonb
+            FROM unnest(p_stream, p_version, p_type, p_schema, p_data, p_meta)
+                WITH ORDINALITY AS e (stream, version, type, schema, data, meta, n);
+        RETURN v_last;
+    END $$;
+
+    -- One round trip for a reader outside a transaction: it enters the tenant itself.
+    CREATE FUNCTION ledger_feed(p_tenant uuid, p_after bigint, p_limit integer)
+    RETURNS TABLE (event_position bigint, event_version integer, event_schema smallint, event_at timestamptz,
+                   event_stream text, event_type text, event_data text, event_meta text)
+    LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+    BEGIN
+        PERFORM set_config('app.tenant_id', p_tenant::text, true);
+        RETURN QUERY SELECT position, version, schema, recorded_at, stream, type, data, meta::text
+            FROM events WHERE tenant_id = p_tenant AND position > p_after ORDER BY position LIMIT p_limit;
+    END $$;
+    """)
+    tenant_table("heads", "SELECT, INSERT, UPDATE")
+    tenant_table("events", "SELECT, INSERT")
+    script("""
+    -- Positions only, for many tenants at once: how a process learns who is behind.
+    CREATE FUNCTION ledger_heads(p_tenants uuid[])
+    RETURNS TABLE (head_tenant uuid, head_position bigint)
+    LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+    DECLARE v_tenant uuid;
+    BEGIN
+        FOREACH v_tenant IN ARRAY p_tenants LOOP
+            PERFORM set_config('app.tenant_id', v_tenant::text, true);
+            RETURN QUERY SELECT h.tenant_id, h.position FROM heads h WHERE h.tenant_id = v_tenant;
+        END LOOP;
+    END $$;
+    """)
+    grant_function(
+        "ledger_append(uuid, text[], integer[], text[], integer[], text[], smallint[], text[], text[], timestamptz)"
+    )
+    grant_function("ledger_feed(uuid, bigint, integer)")
+    grant_function("ledger_heads(uuid[])")

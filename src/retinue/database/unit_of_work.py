@@ -1,0 +1,117 @@
+"""One transaction of one tenant: begin, set the tenant, work, flush the ledger, commit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+import asyncpg
+
+from retinue.database.faults import translated
+from retinue.kernel import Queries
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Transaction:
+    """A unit of work (:class:`retinue.kernel.UnitOfWork`) on a pooled connection.
+
+    Used as ``async with database.transaction(tenant_id) as uow``. Errors of the driver leave it as faults:
+    ``Unavailable`` when the outcome is unknown or nothing was written, ``Conflict`` when a stream moved on.
+    """
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], tenant_id: UUID, acquire_seconds: float) -> None:
+        self._pool = pool
+        self._tenant_id = tenant_id
+        self._acquire_seconds = acquire_seconds
+        self._connection: Any = None
+        self._attached: dict[type[Any], object] = {}
+        self._before: list[Callable[[], Awaitable[None]]] = []
+        self._after: list[Callable[[], None]] = []
+
+    @property
+    def queries(self) -> Queries:
+        """The connection, with the tenant set for this transaction only."""
+        return cast(Queries, self._connection)
+
+    def attach(self, kind: type[T], make: Callable[[], T]) -> T:
+        """Return the transaction's one object of ``kind``, made on first use."""
+        found = self._attached.get(kind)
+        if found is None:
+            found = self._attached[kind] = make()
+        return cast(T, found)
+
+    def before_commit(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Run ``step`` as the last thing inside the transaction."""
+        self._before.append(step)
+
+    def after_commit(self, step: Callable[[], None]) -> None:
+        """Run ``step`` once the commit is durable."""
+        self._after.append(step)
+
+    async def __aenter__(self) -> Transaction:
+        try:
+            self._connection = await self._pool.acquire(timeout=self._acquire_seconds)
+            # One round trip: the simple protocol takes both statements. A UUID's text holds only hex and dashes.
+            await self._connection.execute(
+                f"BEGIN; SELECT set_config('app.tenant_id', '{UUID(int=self._tenant_id.int)}', true)"
+            )
+        except BaseException as error:
+            await self._give_back()
+            self._raise_as_fault(error)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                for step in self._before:
+                    await step()
+                await self._connection.execute("COMMIT")
+            else:
+                await self._roll_back()
+        except BaseException as failure:
+            await self._roll_back()
+            self._raise_as_fault(failure)
+            raise
+        finally:
+            await self._give_back()
+        if error is not None:
+            self._raise_as_fault(error)
+            return
+        for hook in self._after:
+            try:
+                hook()
+            except Exception:
+                log.exception("a step after a commit failed")
+
+    async def _roll_back(self) -> None:
+        """Undo; a connection that cannot even do that is thrown away, so its tenant never leaks to the next user."""
+        connection = self._connection
+        if connection is None or connection.is_closed():
+            return
+        try:
+            await connection.execute("ROLLBACK", timeout=5)
+        except BaseException:
+            connection.terminate()
+
+    async def _give_back(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            await self._pool.release(connection, timeout=5)
+        except Exception:
+            log.debug("a broken connection was dropped", exc_info=True)
+
+    @staticmethod
+    def _raise_as_fault(error: BaseException) -> None:
+        fault = translated(error)
+        if fault is not None:
+            raise fault from error
