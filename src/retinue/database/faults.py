@@ -33,7 +33,7 @@ def translated(error: BaseException) -> Fault | None:
     if isinstance(error, asyncpg.DiskFullError):
         return StorageFull("The database's disk is full. Free some space; nothing accepted so far is lost.")
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate == "RT409":
-        stream = str(error).split(":", 1)[0]
+        stream = str(error).partition(": expected")[0]
         return Conflict(f"The {stream} was changed at the same time. Read it again and retry.")
     if isinstance(error, _PASSING):
         return Unavailable("The database does not answer. Try again in a moment.")

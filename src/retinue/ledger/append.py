@@ -1,0 +1,149 @@
+"""Appending and reading streams inside a scope's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from uuid import UUID
+
+import msgspec
+
+from retinue.kernel import Scope
+from retinue.ledger.event import Event, Meta, Recorded, decode, encode, type_of
+from retinue.ledger.feed import Encoded, Feed
+from retinue.ledger.projection import Projections
+
+_meta_encoder = msgspec.json.Encoder()
+_meta_decoder = msgspec.json.Decoder(Meta)
+
+
+class _Pending:
+    """The appends of one transaction, sent to the database as one call right before the commit."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self.expected: dict[str, int] = {}
+        self.next: dict[str, int] = {}
+        self.events: list[Recorded[Event]] = []
+        scope.uow.before_commit(self._flush)
+
+    async def _flush(self) -> None:
+        if not self.events:
+            return
+        scope, events = self._scope, self.events
+        types = [type_of(type(recorded.event)) for recorded in events]
+        data = [encode(recorded.event) for recorded in events]
+        meta = [_meta_encoder.encode(recorded.meta).decode() for recorded in events]
+        last: int = await scope.queries.fetchval(
+            "SELECT ledger_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            scope.tenant_id,
+            list(self.expected),
+            list(self.expected.values()),
+            [recorded.stream for recorded in events],
+            [recorded.version for recorded in events],
+            [name for name, _ in types],
+            [schema for _, schema in types],
+            data,
+            meta,
+            events[0].recorded_at,
+        )
+        first = last - len(events) + 1
+        encoded = [
+            Encoded(
+                first + n,
+                recorded.version,
+                schema,
+                recorded.recorded_at,
+                recorded.stream,
+                name,
+                text,
+                recorded.meta,
+            )
+            for n, (recorded, (name, schema), text) in enumerate(zip(events, types, data, strict=True))
+        ]
+        scope.uow.after_commit(partial(scope.service(Feed).committed, scope.tenant_id, encoded))
+
+
+async def append(
+    scope: Scope,
+    stream: str,
+    expected_version: int,
+    events: Sequence[Event],
+    *,
+    session_id: UUID | None = None,
+    run_id: UUID | None = None,
+    owner_id: UUID | None = None,
+) -> int:
+    """Record facts on ``stream`` and bring the inline views up to date; return the stream's new version.
+
+    The facts are numbered and written when the scope commits. A second append to a stream in the same scope goes on
+    after the first, whatever version it expects.
+
+    Args:
+        stream: ``kind:id``, such as ``run:0190…``.
+        expected_version: the version the decision was based on; 0 for a new stream.
+        events: at least one fact.
+        session_id: the conversation, for streams to clients.
+        run_id: the run, likewise.
+        owner_id: whose live stream shows them; by default the scope's user.
+
+    Raises:
+        Conflict: at commit, when the stream is no longer at ``expected_version``; nothing is written then.
+    """
+    pending = scope.uow.attach(_Pending, partial(_Pending, scope))
+    pending.expected.setdefault(stream, expected_version)
+    version = pending.next.get(stream, expected_version)
+    now = scope.clock.now()
+    batch: list[Recorded[Event]] = []
+    for fact in events:
+        version += 1
+        meta = Meta(
+            actor=str(scope.actor),
+            owner=owner_id or scope.user_id,
+            session=session_id,
+            run=run_id,
+            trace="" if pending.events or batch else scope.trace_id,
+            cause=scope.cause,
+        )
+        batch.append(Recorded(scope.tenant_id, None, stream, version, type_of(type(fact))[0], fact, meta, now))
+    pending.next[stream] = version
+    pending.events.extend(batch)
+    await scope.service(Projections).apply(scope, stream, batch)
+    return version
+
+
+async def read_stream(scope: Scope, stream: str, after: int = 0, upto: int | None = None) -> list[Recorded[Event]]:
+    """Return the committed events of ``stream`` with ``after < version <= upto``, oldest first."""
+    rows = await scope.queries.fetch(
+        "SELECT position, version, schema, recorded_at, type, data, meta::text AS meta FROM events "
+        # tenant: explicit, so that the planner uses the index for the stream
+        "WHERE tenant_id = $1 AND stream = $2 AND version > $3 AND version <= $4 ORDER BY version",
+        scope.tenant_id,
+        stream,
+        after,
+        2**31 - 1 if upto is None else upto,
+    )
+    return [
+        Recorded(
+            scope.tenant_id,
+            row["position"],
+            stream,
+            row["version"],
+            row["type"],
+            decode(row["type"], row["schema"], row["data"]),
+            _meta_decoder.decode(row["meta"]),
+            row["recorded_at"],
+        )
+        for row in rows
+    ]
+
+
+async def stream_version(scope: Scope, stream: str) -> int:
+    """Return the committed version of ``stream``; 0 when it does not exist."""
+    version: int | None = await scope.queries.fetchval(
+        # tenant: explicit, so that the planner uses the index for the stream
+        "SELECT version FROM events WHERE tenant_id = $1 AND stream = $2 ORDER BY version DESC LIMIT 1",
+        scope.tenant_id,
+        stream,
+    )
+    return version or 0

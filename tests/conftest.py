@@ -1,0 +1,35 @@
+"""Fixtures that every room's tests share: a real database, services and scopes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from retinue.database import Database
+from tests.support.databases import Cluster, cluster, run_id
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """The test run's PostgreSQL server with a migrated template."""
+    with cluster(run_id()) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def database_name(postgres: Cluster) -> Iterator[str]:
+    """This worker's database. Tests keep apart by tenant: each makes its own."""
+    name = asyncio.run(postgres.clone())
+    yield name
+    asyncio.run(postgres.drop(name))
+
+
+@pytest.fixture(scope="session")
+async def database(postgres: Cluster, database_name: str) -> AsyncIterator[Database]:
+    """A pool on this worker's database, as the application's role."""
+    found = Database(postgres.dsn(database_name), size=8)
+    await found.open()
+    yield found
+    await found.close()
