@@ -49,9 +49,7 @@ class Clients:
         return client
 
     def google(self) -> genai.Client:
-        client = genai.Client(
-            api_key="stub-key", http_options=genai_types.HttpOptions(base_url=self._server.url)
-        )
+        client = genai.Client(api_key="stub-key", http_options=genai_types.HttpOptions(base_url=self._server.url))
         self._closing.push_async_callback(client.aio.aclose)
         return client
 
@@ -84,9 +82,7 @@ async def clients(server: ModelServer) -> AsyncIterator[Clients]:
 
 
 @pytest.mark.parametrize("wire", WIRES)
-async def test_agent_gets_the_scripted_text_and_usage(
-    server: ModelServer, clients: Clients, wire: str
-) -> None:
+async def test_agent_gets_the_scripted_text_and_usage(server: ModelServer, clients: Clients, wire: str) -> None:
     server.script(Step(text="Good morning.", usage=Usage(1200, 34, cached=200)))
     result = await Agent(clients.model(wire)).run("Hello?")
     assert result.output == "Good morning."
@@ -102,9 +98,7 @@ async def test_agent_gets_the_scripted_text_and_usage(
 
 
 @pytest.mark.parametrize("wire", WIRES)
-async def test_stream_arrives_in_deltas_as_they_are_sent(
-    server: ModelServer, clients: Clients, wire: str
-) -> None:
+async def test_stream_arrives_in_deltas_as_they_are_sent(server: ModelServer, clients: Clients, wire: str) -> None:
     server.script(Step(text="one two three four five six ", deltas=6, gap=0.02, usage=Usage(9, 7)))
     seen: list[tuple[str, float]] = []
     async with Agent(clients.model(wire)).run_stream("count") as stream:
@@ -154,9 +148,7 @@ class City(BaseModel):
 
 
 @pytest.mark.parametrize("wire", WIRES)
-async def test_structured_answer_goes_through_the_output_tool(
-    server: ModelServer, clients: Clients, wire: str
-) -> None:
+async def test_structured_answer_goes_through_the_output_tool(server: ModelServer, clients: Clients, wire: str) -> None:
     server.script(Step(value={"name": "Oslo", "people": 700_000}))
     result = await Agent(clients.model(wire), output_type=City).run("Which city?")
     assert result.output == City(name="Oslo", people=700_000)
@@ -174,9 +166,7 @@ async def test_structured_answer_as_text_when_json_is_asked(server: ModelServer,
 
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("status", [401, 404, 429, 500])
-async def test_error_status_reaches_the_client(
-    server: ModelServer, clients: Clients, wire: str, status: int
-) -> None:
+async def test_error_status_reaches_the_client(server: ModelServer, clients: Clients, wire: str, status: int) -> None:
     with pytest.raises(ModelHTTPError) as caught:
         await Agent(clients.model(wire, f"fail-{status}")).run("Hello?")
     assert caught.value.status_code == status
@@ -229,9 +219,7 @@ async def test_a_client_that_goes_away_is_noticed(server: ModelServer, clients: 
     assert request.ended is not None
 
 
-async def test_a_client_that_goes_away_in_the_stream_is_noticed(
-    server: ModelServer, clients: Clients
-) -> None:
+async def test_a_client_that_goes_away_in_the_stream_is_noticed(server: ModelServer, clients: Clients) -> None:
     server.script(Step(text="a b c d e f g h", deltas=8, gap=30))
     async with await clients.openai().chat.completions.create(
         model="m", stream=True, messages=[{"role": "user", "content": "x"}]
@@ -300,9 +288,7 @@ async def test_scripts_are_chosen_by_text_model_key_and_turn(server: ModelServer
     assert await clients.chat(model="picky") not in {"first", "second"}
 
 
-async def test_arguments_that_are_not_json_are_sent_as_they_are(
-    server: ModelServer, clients: Clients
-) -> None:
+async def test_arguments_that_are_not_json_are_sent_as_they_are(server: ModelServer, clients: Clients) -> None:
     server.script(Step(tool_calls=(ToolCall("add", '{"a": 1,'),)))
     client = clients.openai()
     answer = await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}])
@@ -323,9 +309,7 @@ async def test_models_are_listed_for_each_client(server: ModelServer, clients: C
     assert "stub-0ms" in [model.id async for model in clients.anthropic().models.list()]
 
 
-async def test_a_stopped_server_refuses_and_a_started_one_answers_again(
-    server: ModelServer, clients: Clients
-) -> None:
+async def test_a_stopped_server_refuses_and_a_started_one_answers_again(server: ModelServer, clients: Clients) -> None:
     await server.stop()
     with pytest.raises(openai.APIConnectionError):
         await clients.chat()

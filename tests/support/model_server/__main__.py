@@ -27,9 +27,7 @@ async def serve(port: int, keep: int, until_stdin_closes: bool) -> None:
 
 def main() -> None:
     """Read the command line and serve."""
-    parser = argparse.ArgumentParser(
-        prog="model_server", description="A scripted model provider on loopback."
-    )
+    parser = argparse.ArgumentParser(prog="model_server", description="A scripted model provider on loopback.")
     parser.add_argument("--port", type=int, default=0, help="0 picks a free port")
     parser.add_argument("--keep", type=int, default=10_000, help="how many requests the log holds")
     parser.add_argument("--until-stdin-closes", action="store_true")

@@ -130,9 +130,7 @@ def read_anthropic(body: Json) -> Ask:
             continue
         for block in blocks:
             if block.get("type") == "tool_result":
-                ask.results.append(
-                    Result(names.get(block["tool_use_id"], "tool"), _joined(block.get("content")))
-                )
+                ask.results.append(Result(names.get(block["tool_use_id"], "tool"), _joined(block.get("content"))))
         texts = [block["text"] for block in blocks if block.get("type") == "text"]
         if texts:
             ask.said("\n".join(texts))

@@ -64,9 +64,7 @@ def step_for(ask: Ask, seen: int) -> Step:
 
 def failure(status: int) -> Step:
     """Return the step of an HTTP error as a provider words it; 429 asks to come back after a second."""
-    code = {429: "rate_limit_exceeded", 401: "invalid_api_key", 404: "model_not_found"}.get(
-        status, "server_error"
-    )
+    code = {429: "rate_limit_exceeded", 401: "invalid_api_key", 404: "model_not_found"}.get(status, "server_error")
     return Step(
         status=status,
         message=f"The scripted model server was told to answer {status}",
@@ -78,13 +76,7 @@ def failure(status: int) -> Step:
 def is_decided(step: Step) -> bool:
     """Whether the step already says what to send; a hold or a delay alone does not."""
     failing = step.status != 200 or step.hang or step.broken or step.close
-    return (
-        failing
-        or step.stamp
-        or step.text is not None
-        or bool(step.tool_calls)
-        or step.value is not msgspec.UNSET
-    )
+    return failing or step.stamp or step.text is not None or bool(step.tool_calls) or step.value is not msgspec.UNSET
 
 
 def _paced(model: str, step: Step) -> Step:

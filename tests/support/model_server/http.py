@@ -19,9 +19,7 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus}
 class Exchange:
     """One request and the way to answer it. Header names are lower case; of a query, first values count."""
 
-    def __init__(
-        self, connection: Connection, method: str, target: str, headers: dict[str, str], body: bytes
-    ) -> None:
+    def __init__(self, connection: Connection, method: str, target: str, headers: dict[str, str], body: bytes) -> None:
         path, _, query = target.partition("?")
         self.method = method
         self.path = path

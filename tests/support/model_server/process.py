@@ -36,15 +36,11 @@ class ModelServerProcess:
 
     def __enter__(self) -> Self:
         # It ends when its standard input closes, so it cannot outlive this process even if that is killed.
-        self._process = subprocess.Popen(
-            self._command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        self._process = subprocess.Popen(self._command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(
-                f"the model server did not start; exit status {self._process.wait(_STOP_SECONDS)}"
-            )
+            raise RuntimeError(f"the model server did not start; exit status {self._process.wait(_STOP_SECONDS)}")
         self.port = orjson.loads(line)["port"]
         self._client = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
         return self

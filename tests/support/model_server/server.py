@@ -144,9 +144,7 @@ class ModelServer:
     ) -> None:
         """Wait until `count` requests match. Raises TimeoutError after `timeout` seconds."""
         if not await self.log.wait(lambda: self.log.count(state, contains, model) >= count, timeout):
-            raise TimeoutError(
-                f"fewer than {count} requests ({state=}, {contains=}, {model=}) in {timeout} s"
-            )
+            raise TimeoutError(f"fewer than {count} requests ({state=}, {contains=}, {model=}) in {timeout} s")
 
     # How it answers.
 

@@ -83,8 +83,7 @@ class Messages(Encoder):
         text = "".join(self.reply.sent)
         content: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
         content += [
-            {"type": "tool_use", "id": ident, "name": call.name, "input": _input(call)}
-            for ident, call in self.calls
+            {"type": "tool_use", "id": ident, "name": call.name, "input": _input(call)} for ident, call in self.calls
         ]
         return orjson.dumps(self._message(content, self._reason(), self.reply.usage.output))
 

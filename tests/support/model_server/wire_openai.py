@@ -94,9 +94,7 @@ class Responses(Encoder):
         return named(event)
 
     def _message_item(self, status: str, text: str | None) -> dict[str, Any]:
-        content = (
-            [] if text is None else [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]
-        )
+        content = [] if text is None else [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]
         return {
             "type": "message",
             "id": self._message,
@@ -124,9 +122,7 @@ class Responses(Encoder):
             "created_at": self.created,
             "status": status,
             "error": None,
-            "incomplete_details": {"reason": _INCOMPLETE[self.reply.finish]}
-            if status == "incomplete"
-            else None,
+            "incomplete_details": {"reason": _INCOMPLETE[self.reply.finish]} if status == "incomplete" else None,
             "instructions": None,
             "metadata": {},
             "model": self.ask.model,
@@ -151,8 +147,7 @@ class Responses(Encoder):
         text = "".join(self.reply.sent)
         output = [self._message_item("completed", text)] if text else []
         output += [
-            self._call_item(index, "completed", arguments_of(call))
-            for index, (_, call) in enumerate(self.calls)
+            self._call_item(index, "completed", arguments_of(call)) for index, (_, call) in enumerate(self.calls)
         ]
         return self._response("incomplete" if self.reply.finish else "completed", output)
 
@@ -213,9 +208,7 @@ class Responses(Encoder):
         return [
             opening + self._event("response.function_call_arguments.delta", **where, delta=first),
             self._event("response.function_call_arguments.delta", **where, delta=second)
-            + self._event(
-                "response.function_call_arguments.done", **where, arguments=arguments, name=call.name
-            )
+            + self._event("response.function_call_arguments.done", **where, arguments=arguments, name=call.name)
             + self._event("response.output_item.done", output_index=output_index, item=item),
         ]
 
