@@ -86,15 +86,19 @@ class Database:
         return Transaction(self.pool, tenant_id, self._acquire_seconds)
 
     @asynccontextmanager
-    async def routing(self) -> AsyncIterator[Queries]:
+    async def routing(self, *, transaction: bool = False) -> AsyncIterator[Queries]:
         """Yield a connection with no tenant: row-level security shows it nothing.
 
         For dispatch (ids and routing) and for narrow functions that set the tenant themselves. Each statement is a
-        transaction of its own.
+        transaction of its own, unless the whole block is to be one.
         """
         try:
             async with self.pool.acquire(timeout=self._acquire_seconds) as connection:
-                yield cast(Queries, connection)
+                if transaction:
+                    async with connection.transaction():
+                        yield cast(Queries, connection)
+                else:
+                    yield cast(Queries, connection)
         except Exception as error:
             fault = translated(error)
             if fault is None:

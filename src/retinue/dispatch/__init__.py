@@ -1,0 +1,6 @@
+"""Wake-ups, workers and takeover. The only room that knows the queue's library."""
+
+from retinue.dispatch.dispatcher import Activation, Dispatcher, HandOver, Stopped, Work
+from retinue.dispatch.wakeups import WakeUp, wake
+
+__all__ = ["Activation", "Dispatcher", "HandOver", "Stopped", "WakeUp", "Work", "wake"]
