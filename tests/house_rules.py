@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 from sys import stdlib_module_names
 
@@ -17,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 LONGEST_FILE = 1000
+DEPENDENCY_RECORD = "docs/decisions/0008-licence-and-dependencies.md"
 VAGUE_NAMES = frozenset({"utils", "helpers", "common", "manager", "core", "types"})
 
 _TREES = ("src", "tests", "bench", "scripts")
@@ -249,6 +251,19 @@ def undeclared_imports(root: Path) -> list[str]:
 
 def _ours(root: Path, top: str) -> bool:
     return (root / "src" / top).is_dir()
+
+
+def unrecorded_dependencies(root: Path) -> list[str]:
+    """Where pyproject.toml and the tables of the decision on dependencies name different packages."""
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    requirements = [*project["project"]["dependencies"], *chain(*project.get("dependency-groups", {}).values())]
+    wanted = {canonicalize_name(Requirement(text).name) for text in requirements}
+    rows = re.findall(r"^\| ([^|]+) \|", (root / DEPENDENCY_RECORD).read_text(), flags=re.MULTILINE)
+    recorded = {canonicalize_name(name) for row in rows for name in row.split(", ")} - {"dependency"}
+    return [
+        *(f"{DEPENDENCY_RECORD}: {name} has no line" for name in sorted(wanted - recorded)),
+        *(f"{DEPENDENCY_RECORD}: {name} is no longer asked for" for name in sorted(recorded - wanted)),
+    ]
 
 
 @cache

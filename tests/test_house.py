@@ -21,9 +21,11 @@ RULES: list[Rule] = [
     rules.tenant_filters,
     rules.missing_paths,
     rules.undeclared_imports,
+    rules.unrecorded_dependencies,
     rules.entangled_client,
 ]
 
+RECORD = "| Dependency | Why |\n|---|---|\n| asyncpg | driver |\n| pydantic-ai-slim | models |\n"
 PROJECT = '[project]\ndependencies = ["asyncpg~=0.32.0", "pydantic-ai-slim[openai]"]\n'
 
 
@@ -31,6 +33,7 @@ PROJECT = '[project]\ndependencies = ["asyncpg~=0.32.0", "pydantic-ai-slim[opena
 def repository(tmp_path: Path) -> Path:
     """A small repository that keeps every rule."""
     write(tmp_path, "pyproject.toml", PROJECT)
+    write(tmp_path, rules.DEPENDENCY_RECORD, RECORD)
     write(tmp_path, "ARCHITECTURE.md", "`src/retinue/` holds `chat/commands.py`; see `/v1/my/chat` and `a | b`.")
     write(tmp_path, "src/retinue/__init__.py")
     write(tmp_path, "src/retinue/house.py", "from retinue.chat import room\nimport retinue.runs.room\n")
@@ -92,6 +95,8 @@ PLANTED: list[tuple[Rule, str, str]] = [
     (rules.undeclared_imports, "src/retinue/chat/views.py", "import fastapi"),
     (rules.undeclared_imports, "src/retinue/chat/views.py", "import pytest"),
     (rules.undeclared_imports, "src/retinue/chat/views.py", "from anthropic.types import Message"),
+    (rules.unrecorded_dependencies, "pyproject.toml", PROJECT + '[dependency-groups]\ndev = ["mypy"]'),
+    (rules.unrecorded_dependencies, rules.DEPENDENCY_RECORD, RECORD + "| numpy, asyncpg | numbers |"),
     (rules.entangled_client, "src/retinue_client/stream.py", "from retinue.kernel import ids"),
 ]
 
