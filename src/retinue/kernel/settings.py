@@ -41,7 +41,9 @@ class Settings(BaseSettings):
         "DATABASE_URL", default=None, description="PostgreSQL as the application's role; empty: embedded"
     )
     database_owner_url: SecretStr | None = _standard(
-        "DATABASE_OWNER_URL", default=None, description="PostgreSQL as the owner of the schema, for migrations"
+        "DATABASE_OWNER_URL",
+        default=None,
+        description="PostgreSQL as the owner of the schema, for migrations",
     )
     redis_url: SecretStr | None = _standard(
         "REDIS_URL", default=None, description="frames and limits across processes; empty: in this process"
@@ -74,6 +76,7 @@ class Settings(BaseSettings):
     login_rate_limit: str = Field(default="10/minute", description="logins of one address and e-mail")
     body_limit: int = Field(default=1_048_576, ge=1024, description="bytes of a JSON body")
     upload_limit: int = Field(default=104_857_600, ge=1024, description="bytes of one uploaded file")
+    workspace_quota: int = Field(default=1_073_741_824, ge=1024, description="bytes of all files of one session")
     worker_capacity: int = Field(default=1000, ge=1, description="runs one worker process advances at once")
     stream_limit: int = Field(default=10_000, ge=1, description="open live streams of one process")
     allow_private_fetch: bool = Field(
