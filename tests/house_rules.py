@@ -170,7 +170,7 @@ def _comes_from_driver(value: ast.expr, path: Path) -> bool:
 def tenant_filters(root: Path) -> list[str]:
     """SQL that filters by tenant by hand: row-level security does that, and a filter hides it when it does not.
 
-    Where one is needed all the same, a comment in the SQL, among its lines or on the line before it says why:
+    Where one is needed all the same, a comment in the SQL, or on a line of it or next to it, says why:
     `-- tenant: explicit, <the reason>` or `# tenant: explicit, <the reason>`.
     """
     migrations = root / "src" / "retinue" / "database" / "migrations"
@@ -179,7 +179,7 @@ def tenant_filters(root: Path) -> list[str]:
         for path in sources(root, "src/retinue")
         if migrations not in path.parents
         for first, last, text in _texts(_tree(path))
-        if _TENANT_FILTER.search(text) and not _EXPLICIT.search(_lines(path, first - 1, last))
+        if _TENANT_FILTER.search(text) and not _EXPLICIT.search(_lines(path, first - 1, last + 1))
     ]
 
 
