@@ -1,0 +1,46 @@
+"""A tenant's own credentials for model providers, and other named secrets its agents' tools use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from retinue.kernel import Scope
+from retinue.vault.commands import open_secrets, seal
+
+PROVIDERS = ("openai", "anthropic", "google")
+PURPOSE = "tenant"
+
+
+class StoredSecret(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is sealed of a tenant's secret: a value, and for a model provider perhaps where it is spoken to."""
+
+    value: str
+    base_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSecret:
+    """A tenant's key for a model provider; ``base_url`` None means the provider's usual address."""
+
+    api_key: str
+    base_url: str | None
+
+
+async def store_secret(scope: Scope, name: str, value: str, base_url: str | None = None) -> None:
+    """Seal a secret of the tenant. The names in :data:`PROVIDERS` are credentials of model providers."""
+    await seal(scope, PURPOSE, name, msgspec.json.encode(StoredSecret(value, base_url)))
+
+
+async def provider_secrets(scope: Scope) -> dict[str, ProviderSecret]:
+    """Return the tenant's own credentials of model providers, by provider. One statement."""
+    opened = await open_secrets(scope, PURPOSE, PROVIDERS)
+    found = {name: msgspec.json.decode(plaintext, type=StoredSecret) for name, plaintext in opened.items()}
+    return {name: ProviderSecret(one.value, one.base_url) for name, one in found.items()}
+
+
+async def tenant_secrets(scope: Scope) -> dict[str, str]:
+    """Return the values of all named secrets of the tenant, for the credentials of its MCP servers and tools."""
+    opened = await open_secrets(scope, PURPOSE)
+    return {name: msgspec.json.decode(plaintext, type=StoredSecret).value for name, plaintext in opened.items()}
