@@ -1,5 +1,56 @@
-"""HTTP: the application, one scope a request, problems, limits, idempotency and the live streams."""
+"""HTTP: the application, one scope a request, problems, limits, idempotency and the live streams.
 
+A room's ``api.py`` uses::
+
+    router = Router(prefix="/v1/my/agents", tags=["agents"], responses=problems(409))
+
+    @router.post("", status_code=201)
+    async def create(scope: Annotated[Scope, scoped("agents", "create")], body: NewAgent) -> AgentView: ...
+
+    @router.get("")
+    async def find(scope: Annotated[Scope, scoped("agents", "list")], page: WantedPage) -> Page[AgentView]: ...
+
+    @router.post("/login", dependencies=[public()])
+    async def login(services: Annotated[Services, Depends(services_of)], ...) -> Tokens: ...
+"""
+
+from retinue.web.catalogue import Catalogue, Streamed
+from retinue.web.deferred import Deferred
+from retinue.web.etags import IfMatch, check_match, etag, set_etag
+from retinue.web.exchange import Exchange
 from retinue.web.gate import Credential, Entry, Gate, Permission
+from retinue.web.health import Health
+from retinue.web.limits import limit_login
+from retinue.web.paging import Page, Paging, WantedPage, cursor, read_cursor
+from retinue.web.problems import Problem, problems
+from retinue.web.routing import Router
+from retinue.web.scope import exchange_here, public, scoped, services_of
 
-__all__ = ["Credential", "Entry", "Gate", "Permission"]
+__all__ = [
+    "Catalogue",
+    "Credential",
+    "Deferred",
+    "Entry",
+    "Exchange",
+    "Gate",
+    "Health",
+    "IfMatch",
+    "Page",
+    "Paging",
+    "Permission",
+    "Problem",
+    "Router",
+    "Streamed",
+    "WantedPage",
+    "check_match",
+    "cursor",
+    "etag",
+    "exchange_here",
+    "limit_login",
+    "problems",
+    "public",
+    "read_cursor",
+    "scoped",
+    "services_of",
+    "set_etag",
+]

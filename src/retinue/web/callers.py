@@ -1,0 +1,67 @@
+"""The second layer: who asks, as far as that is known without the database, and whether they ask too often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from urllib.parse import parse_qs
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from retinue.kernel import Unauthenticated
+from retinue.web.exchange import Exchange, exchange_of
+from retinue.web.gate import Gate
+from retinue.web.limits import Limits
+from retinue.web.tickets import Tickets
+
+STREAM_PATHS = frozenset({"/v1/my/events/stream", "/v1/my/events/ws"})
+
+
+class RawHeaders(Mapping[str, str]):
+    """The headers of a request by lower-case name; the first of several. Looked up, not copied: few are ever read."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
+        self._raw = raw
+
+    def __getitem__(self, name: str) -> str:
+        wanted = name.encode("latin-1")
+        for key, value in self._raw:
+            if key == wanted:
+                return value.decode("latin-1")
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(key.decode("latin-1") for key, _ in self._raw))
+
+    def __len__(self) -> int:
+        return len({key for key, _ in self._raw})
+
+
+class Callers:
+    """Looks at the credential and counts the request, for everything under ``/v1``."""
+
+    def __init__(self, app: ASGIApp, gate: Gate, limits: Limits, tickets: Tickets) -> None:
+        self.app = app
+        self._gate = gate
+        self._limits = limits
+        self._tickets = tickets
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or connection."""
+        if scope["type"] in ("http", "websocket") and scope["path"].startswith("/v1/"):
+            exchange = exchange_of(scope)
+            await self._identify(scope, exchange)
+            await self._limits.spend(exchange, scope["path"], scope.get("method", "GET"))
+        await self.app(scope, receive, send)
+
+    async def _identify(self, scope: Scope, exchange: Exchange) -> None:
+        """Look at the credential. A bad one is kept for routes that need one; public routes do not mind it."""
+        try:
+            exchange.credential = await self._gate.identify(RawHeaders(scope["headers"]), exchange.client)
+            if exchange.credential is None and scope["path"] in STREAM_PATHS:
+                ticket = parse_qs(scope["query_string"].decode("latin-1")).get("ticket")
+                if ticket:
+                    exchange.credential = await self._tickets.redeem(ticket[0])
+        except Unauthenticated as refusal:
+            exchange.refusal = refusal

@@ -1,0 +1,156 @@
+"""Which events the live stream shows, under which name, to whom, and how they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from retinue.kernel import Room
+from retinue.ledger import Encoded
+from retinue.live import Frame
+
+DELTA = "message_delta"
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """How an event type appears on the stream; a room lists its own in its manifest.
+
+    Attributes:
+        name: the ``event:`` of the stream, such as ``message_created``.
+        payload: makes the ``payload`` of the event's data; None shows the data as it is.
+        resource: an event that no user owns is shown to callers who may ``read`` this resource.
+    """
+
+    name: str
+    payload: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None
+    resource: str = "events"
+
+
+class Shown:
+    """One event or frame as it goes to clients, written once for all of them.
+
+    Attributes:
+        position: the tenant's position; 0 for a frame, which has none and cannot be resumed from.
+        name: the stream's name for it.
+        session, run: what it belongs to, for filters.
+        sse: the bytes of the event stream.
+    """
+
+    __slots__ = ("_data", "_text", "name", "position", "run", "session", "sse")
+
+    def __init__(self, position: int, name: str, session: UUID | None, run: UUID | None, data: bytes) -> None:
+        self.position = position
+        self.name = name
+        self.session = session
+        self.run = run
+        self._data = data
+        self._text: str | None = None
+        head = (
+            b"id: %d\nevent: %b\ndata: " % (position, name.encode())
+            if position
+            else b"event: %b\ndata: " % (name.encode())
+        )
+        self.sse = head + data + b"\n\n"
+
+    def text(self) -> str:
+        """Return it as a message of the WebSocket: the same document with the ``id`` inside."""
+        if self._text is None:
+            mark = b'{"id":%d,' % self.position if self.position else b'{"id":null,'
+            self._text = (mark + self._data[1:]).decode()
+        return self._text
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What one client wants and may see.
+
+    Attributes:
+        owner: the user whose events are shown.
+        resources: whose ownerless events the user may see, too.
+        session, run: only what belongs to it, when given.
+        names: only these names, when given.
+    """
+
+    owner: UUID
+    resources: frozenset[str] = field(default_factory=frozenset)
+    session: UUID | None = None
+    run: UUID | None = None
+    names: frozenset[str] | None = None
+
+    def wants(self, shown: Shown) -> bool:
+        """Return whether it passes; the owner was looked at before."""
+        return (
+            (self.session is None or self.session == shown.session)
+            and (self.run is None or self.run == shown.run)
+            and (self.names is None or shown.name in self.names)
+        )
+
+
+class Catalogue:
+    """Every event type that is shown, from the manifests of all rooms."""
+
+    def __init__(self, rooms: Iterable[Room]) -> None:
+        self._by_type: dict[str, Streamed] = {}
+        for room in rooms:
+            self._by_type.update(room.streamed)
+
+    def get(self, event_type: str) -> Streamed | None:
+        """Return how an event type is shown; None when it is not."""
+        return self._by_type.get(event_type)
+
+    def names(self) -> frozenset[str]:
+        """Return all names that can appear on a stream."""
+        return frozenset({DELTA, *(streamed.name for streamed in self._by_type.values())})
+
+    def resources(self) -> frozenset[str]:
+        """Return the resources that decide who sees events without an owner."""
+        return frozenset(streamed.resource for streamed in self._by_type.values())
+
+    def shows(self, wanted: Filter, event: Encoded) -> Shown | None:
+        """Return the event as ``wanted`` shows it, None when it does not."""
+        streamed = self._by_type.get(event.type)
+        if streamed is None:
+            return None
+        owner = event.meta.owner
+        if wanted.owner != owner if owner else streamed.resource not in wanted.resources:
+            return None
+        shown = self.written(streamed, event)
+        return shown if wanted.wants(shown) else None
+
+    def written(self, streamed: Streamed, event: Encoded) -> Shown:
+        """Write an event the way clients get it."""
+        if streamed.payload is None:
+            payload = event.data.encode()
+        else:
+            payload = orjson.dumps(streamed.payload(orjson.loads(event.data)))
+        meta = event.meta
+        data = b'{"event_type":%b,"payload":%b,"timestamp":%b,"session_id":%b,"run_id":%b}' % (
+            orjson.dumps(streamed.name),
+            payload,
+            orjson.dumps(event.recorded_at, option=orjson.OPT_UTC_Z),
+            orjson.dumps(meta.session),
+            orjson.dumps(meta.run),
+        )
+        return Shown(event.position, streamed.name, meta.session, meta.run, data)
+
+
+def written_frame(frame: Frame, timestamp: bytes) -> Shown:
+    """Write a frame the way clients get it; ``timestamp`` is JSON."""
+    payload = {
+        "message_id": frame.message_id,
+        "text": frame.text,
+        "offset": frame.offset,
+        "attempt": frame.attempt,
+    }
+    data = b'{"event_type":"message_delta","payload":%b,"timestamp":%b,"session_id":%b,"run_id":%b}' % (
+        orjson.dumps(payload),
+        timestamp,
+        orjson.dumps(frame.session_id),
+        orjson.dumps(frame.run_id),
+    )
+    return Shown(0, DELTA, frame.session_id, frame.run_id, data)

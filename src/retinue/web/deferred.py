@@ -1,0 +1,36 @@
+"""An answer that waits for something that can only happen after the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+
+class Deferred(JSONResponse):
+    """Says "accepted" to the idempotency store and waits for the real answer once the scope has committed.
+
+    ``?wait=true`` needs it: the run it waits for starts with the commit. A repetition with the same idempotency key
+    gets the accepted answer, with the URL of what is going on.
+
+    Args:
+        accepted: the answer when nobody waits, as JSON.
+        finish: waits, without holding the scope, and returns the response; faults become problems.
+        status_code: of the accepted answer.
+    """
+
+    def __init__(
+        self, accepted: Any, finish: Callable[[], Awaitable[Response | None]], *, status_code: int = 202
+    ) -> None:
+        super().__init__(accepted, status_code)
+        self._finish = finish
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Wait, then send the real answer; the accepted one when the waiting was in vain."""
+        response = await self._finish()
+        if response is None:
+            await super().__call__(scope, receive, send)
+        else:
+            await response(scope, receive, send)

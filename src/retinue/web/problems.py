@@ -1,0 +1,205 @@
+"""Every error as a problem document (RFC 9457): stable type, a detail to act on, the trace id, no internals."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from retinue.kernel import BadInput, Fault, NotFound, PayloadTooLarge, Unavailable
+from retinue.kernel import faults as all_faults
+from retinue.web.exchange import exchange_of
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:retinue:problem:"
+
+
+class Malformed(Fault):
+    """The body cannot be read at all: broken JSON, a broken form, not UTF-8."""
+
+    kind, status, title = "malformed", 400, "The request cannot be read"
+
+
+class MethodNotAllowed(Fault):
+    """The path exists, and not for this method."""
+
+    kind, status, title = "method-not-allowed", 405, "This method is not allowed here"
+
+
+class NoSuchRoute(Fault):
+    """Nothing answers at this path."""
+
+    kind, status, title = "not-found", 404, "There is no such thing"
+
+
+class Internal(Fault):
+    """A mistake in the program; the log has the rest under the trace id."""
+
+    kind, status, title = "internal", 500, "Something went wrong inside the server"
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field."""
+
+    field: str = Field(description="path of the field, such as `limits.tokens`", examples=["limits.tokens"])
+    message: str = Field(examples=["Input should be greater than 0"])
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457). `type` is stable; `detail` says what to do."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:retinue:problem:bad-input",
+                    "title": "The request is not valid",
+                    "status": 422,
+                    "detail": "name: String should have at least 1 character",
+                    "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                    "errors": [{"field": "name", "message": "String should have at least 1 character"}],
+                }
+            ]
+        },
+    )
+
+    type: str = Field(description="stable name of the kind of problem", examples=["urn:retinue:problem:not-found"])
+    title: str = Field(description="one line, the same for all problems of the type")
+    status: int = Field(description="the HTTP status")
+    detail: str = Field(description="what happened and what to do about it")
+    trace_id: str = Field(description="names this request in the server's log")
+    errors: list[FieldError] | None = Field(default=None, description="the fields that are wrong")
+
+
+def _titles() -> dict[int, str]:
+    local = [Malformed, MethodNotAllowed, Internal]
+    shared = [kind for kind in vars(all_faults).values() if isinstance(kind, type) and issubclass(kind, Fault)]
+    kinds: list[type[Fault]] = [Fault, *shared, *local]
+    return {kind.status: kind.title for kind in kinds}
+
+
+TITLES = _titles()
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the ``responses`` that declare problem documents for ``statuses`` in the API's description.
+
+    What any route can answer (401, 403, 404, 413, 415, 422, 429, 500, 503, 507) is declared by itself: name only what
+    is special to a route or router, such as 402, 409, 410, 412 or 501.
+    """
+    return {
+        status: {
+            "description": TITLES.get(status, "A problem"),
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }
+
+
+def document(fault: Fault, trace_id: str) -> bytes:
+    """Write the problem document of a fault."""
+    content: dict[str, Any] = {
+        "type": TYPE_PREFIX + fault.kind,
+        "title": fault.title,
+        "status": fault.status,
+        "detail": fault.detail,
+        "trace_id": trace_id,
+    }
+    for name, value in fault.extra.items():
+        content.setdefault(name, value)
+    return orjson.dumps(content, default=str)
+
+
+def problem_response(fault: Fault, trace_id: str) -> Response:
+    """Return a fault as a response."""
+    return Response(document(fault, trace_id), fault.status, headers=fault.headers, media_type=MEDIA_TYPE)
+
+
+def _answer(request: Request, fault: Fault) -> Response:
+    return problem_response(fault, exchange_of(request.scope).trace_id)
+
+
+async def _on_fault(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Fault)  # registered for nothing else
+    if isinstance(error, Unavailable):
+        log.warning("%s: %s", type(error).__name__, error.detail, exc_info=error.__cause__)
+    return _answer(request, error)
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # registered for nothing else
+    return _answer(request, invalid(error.errors()))
+
+
+def invalid(errors: Sequence[Mapping[str, Any]]) -> Fault:
+    """Return the fault for the errors of a validation; values are left out, they may be secrets."""
+    found = [{"field": field_path(error["loc"]), "message": str(error["msg"])} for error in errors[:100]]
+    first = found[0]
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    fault = BadInput(f"{first['field']}: {first['message']}{more}", field=first["field"])
+    fault.extra["errors"] = found
+    return fault
+
+
+def field_path(location: Sequence[str | int]) -> str:
+    """Write a location such as ``("body", "limits", "tokens")`` as ``limits.tokens``."""
+    where = [str(part) for part in location]
+    inside = where[1:] if where and where[0] in ("body", "query", "path", "header", "cookie") else where
+    return ".".join(inside) or (where[0] if where else "body")
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # registered for nothing else
+    return _answer(request, _from_http(request, error))
+
+
+def _from_http(request: Request, error: HTTPException) -> Fault:
+    """Name what the framework refuses. A fault that it wrapped while it read the body is the real reason."""
+    headers = dict(error.headers or {})
+    cause: BaseException | None = error.__cause__
+    while cause is not None:
+        if isinstance(cause, Fault):
+            return cause
+        cause = cause.__cause__
+    if error.status_code == 404:
+        return NoSuchRoute(f"Nothing answers at {request.url.path}. /v1/openapi.json lists what there is.")
+    if error.status_code == 405:
+        allowed = headers.get("Allow") or headers.get("allow") or "another method"
+        return MethodNotAllowed(f"{request.method} is not allowed here; {allowed} is.", headers=headers)
+    if error.status_code == 413:
+        return PayloadTooLarge("The body is over the limit.")
+    if error.status_code < 500:
+        return Malformed(str(error.detail), headers=headers)
+    return Internal("The server could not answer. The log names the reason under the trace id.")
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the application as a problem."""
+    app.add_exception_handler(Fault, _on_fault)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+
+
+__all__ = [
+    "MEDIA_TYPE",
+    "FieldError",
+    "Internal",
+    "Malformed",
+    "NotFound",
+    "Problem",
+    "document",
+    "install",
+    "invalid",
+    "problem_response",
+    "problems",
+]

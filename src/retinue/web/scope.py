@@ -1,0 +1,107 @@
+"""One request, one scope, one transaction.
+
+``Annotated[Scope, scoped("agents", "create")]`` as a parameter of a route opens the scope before the route's function
+runs and commits after it returned and before the response starts: a caller that reads "done" can rely on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+from uuid import UUID
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from retinue.database import Database
+from retinue.kernel import Clock, Forbidden, NotFound, Scope, Services
+from retinue.web.exchange import Exchange, exchange_of
+from retinue.web.gate import Credential, Gate
+from retinue.web.idempotency import Idempotency
+from retinue.web.limits import Limits
+from retinue.web.routing import Cell
+
+
+def scoped(resource: str, action: str) -> Any:
+    """Return the dependency that opens a scope for a caller who may do ``action`` on ``resource``.
+
+    The route then answers 401 to nobody, 404 for a tenant the caller is no member of, and 403 where the permission
+    table denies. Events, views and wake-ups of the scope commit together.
+    """
+    cell = Cell(resource, action)
+
+    async def open_scope(connection: HTTPConnection) -> AsyncGenerator[Scope, None]:
+        services: Services = connection.app.state.services
+        exchange = exchange_of(connection.scope)
+        credential = exchange.caller()
+        gate: Gate = connection.app.state.gate
+        tenant_id = await _tenant(connection, credential, gate)
+        async with (
+            services.get(Idempotency).turn(connection, exchange, tenant_id) as repeatable,
+            services.get(Database).transaction(tenant_id) as uow,
+        ):
+            entry = await gate.enter(credential, tenant_id, uow)
+            _check(gate, entry.role, entry.scopes, cell)
+            services.get(Limits).remember(credential, entry.user_id)
+            exchange.user = str(entry.user_id)
+            scope = Scope(
+                tenant_id=tenant_id,
+                actor=entry.actor,
+                uow=uow,
+                clock=services.get(Clock),  # type: ignore[type-abstract]  # services are found by their protocol
+                services=services,
+                user_id=entry.user_id,
+                role=entry.role,
+                trace_id=exchange.trace_id,
+                cause=f"request:{exchange.span_id}",
+                scopes=entry.scopes,
+            )
+            if repeatable is not None:
+                await repeatable.begin(scope)
+            yield scope
+            if repeatable is not None:
+                await repeatable.keep(scope, exchange.answer)
+
+    open_scope.retinue_cell = cell  # type: ignore[attr-defined]  # read by routing.cell_of
+    return Depends(open_scope, scope="function")
+
+
+def public() -> Any:
+    """Return the dependency that says: anybody may call this route, signed in or not."""
+
+    async def nobody_is_asked() -> None:
+        return None
+
+    nobody_is_asked.retinue_cell = None  # type: ignore[attr-defined]  # read by routing.cell_of
+    return Depends(nobody_is_asked)
+
+
+async def services_of(connection: HTTPConnection) -> Services:
+    """Give a public route the server's services: ``Annotated[Services, Depends(services_of)]``."""
+    found: Services = connection.app.state.services
+    return found
+
+
+async def exchange_here(connection: HTTPConnection) -> Exchange:
+    """Give a route its exchange (trace id, client address): ``Annotated[Exchange, Depends(exchange_here)]``."""
+    return exchange_of(connection.scope)
+
+
+async def _tenant(connection: HTTPConnection, credential: Credential, gate: Gate) -> UUID:
+    named = connection.headers.get("retinue-tenant")
+    if named:
+        try:
+            return UUID(named)
+        except ValueError:
+            raise NotFound("tenant") from None
+    return credential.tenant_id or await gate.home(credential)
+
+
+def _check(gate: Gate, role: str, scopes: frozenset[str] | None, cell: Cell) -> None:
+    permission = gate.permits(role, scopes, cell.resource, cell.action)
+    if permission == "allow":
+        return
+    if permission == "ask":
+        raise Forbidden(f"To {cell.action} {cell.resource} needs somebody's approval first.")
+    limit = " and the scopes of this key" if scopes is not None else ""
+    raise Forbidden(f"The role {role}{limit} may not {cell.action} {cell.resource} here.")
