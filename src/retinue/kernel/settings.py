@@ -70,6 +70,9 @@ class Settings(BaseSettings):
     oidc_issuer: str | None = Field(default=None, description="accept tokens of this issuer too")
     oidc_audience: str | None = None
     oidc_jwks_url: str | None = None
+    key_environment: str = Field(
+        default="live", pattern=r"^[a-z0-9]{1,16}$", description="the middle of new API keys: rtn_<this>_..."
+    )
 
     # Limits
     rate_limit: str = Field(default="100/minute", description="requests of one user; 'off' for none")
