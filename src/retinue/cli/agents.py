@@ -1,0 +1,325 @@
+"""`retinue agents`: what your agents are."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from retinue.cli.failures import ExitCode, Failure
+from retinue.cli.finding import Finder
+from retinue.cli.remote import Limit, Remote, remote
+from retinue.cli.screen import Column, Json, compact, moment
+
+agents = typer.Typer(name="agents", help="Create, change and look at agents.", no_args_is_help=True)
+
+COLUMNS: list[Column] = [
+    ("NAME", "name"),
+    ("STATUS", "status"),
+    ("MODEL", lambda agent: agent.get("model") or "(the server's default)"),
+    ("RUNNING", lambda agent: f"{agent.get('running', 0)}"),
+    ("QUEUED", lambda agent: f"{agent.get('queued', 0)}"),
+    ("VERSION", "version"),
+    ("ID", "agent_id"),
+]
+FIELDS: list[Column] = [
+    ("name", "name"),
+    ("id", "agent_id"),
+    ("status", "status"),
+    ("version", "version"),
+    ("model", lambda agent: agent.get("model") or "(the server's default)"),
+    ("fallbacks", "fallbacks"),
+    ("instructions", "instructions"),
+    ("tools", "tools"),
+    ("mcp", lambda agent: ", ".join(server.get("name", "?") for server in agent.get("mcp") or [])),
+    ("autonomy", "autonomy"),
+    ("tool policy", lambda agent: _pairs(agent.get("tool_policy"))),
+    ("limits", lambda agent: _pairs(agent.get("limits"))),
+    ("cache", lambda agent: _cache(agent)),
+    ("output schema", lambda agent: compact(agent["output_schema"]) if agent.get("output_schema") else "-"),
+    ("created", lambda agent: moment(agent.get("created_at"))),
+    ("changed", lambda agent: moment(agent.get("changed_at"))),
+]
+
+AgentName = Annotated[str, typer.Argument(metavar="AGENT", help="Name or id.")]
+Instructions = Annotated[
+    str | None, typer.Option("--instructions", "-i", help="What the agent is for; @FILE reads a file.")
+]
+Model = Annotated[str | None, typer.Option("--model", help="PROVIDER:MODEL, such as openai:gpt-5-mini.")]
+Fallbacks = Annotated[list[str] | None, typer.Option("--fallback", help="A model to try next; may be repeated.")]
+Tools = Annotated[list[str] | None, typer.Option("--tool", help="A tool or tool set; may be repeated.")]
+Mcp = Annotated[list[str] | None, typer.Option("--mcp", help="An MCP server as JSON or @FILE; may be repeated.")]
+Autonomy = Annotated[
+    str | None, typer.Option("--autonomy", help="manual, supervised, trusted or autonomous.", metavar="LEVEL")
+]
+Policy = Annotated[
+    list[str] | None, typer.Option("--policy", help="TOOL=allow, ask or deny; may be repeated.", metavar="TOOL=WHAT")
+]
+Limits = Annotated[
+    list[str] | None,
+    typer.Option("--set-limit", help="Such as seconds=60 or budget=1.50; may be repeated.", metavar="NAME=VALUE"),
+]
+Cache = Annotated[int | None, typer.Option("--cache", help="Seconds an answer may be reused; 0 for never.")]
+Schema = Annotated[str | None, typer.Option("--output-schema", help="JSON schema of the answer, as JSON or @FILE.")]
+Priority = Annotated[int | None, typer.Option("--priority", help="Higher goes first.")]
+
+
+@agents.command("list")
+@remote
+def list_(cli: Remote, limit: Limit = 50) -> None:
+    """List your agents."""
+    items = cli.client.pages("/v1/my/agents", limit=limit)
+    cli.show_all(items, COLUMNS, empty="No agents yet. Create one: retinue agents create NAME --instructions TEXT")
+
+
+@agents.command()
+@remote
+def show(cli: Remote, agent: AgentName) -> None:
+    """Show one agent."""
+    cli.show(_read(cli, agent), FIELDS)
+
+
+@agents.command()
+@remote
+def versions(cli: Remote, agent: AgentName, limit: Limit = 50) -> None:
+    """List an agent's versions, the newest first."""
+    path = f"/v1/my/agents/{Finder(cli.client).agent(agent)}/versions"
+    columns: list[Column] = [
+        ("VERSION", "version"),
+        ("CHANGED", lambda item: moment(item.get("changed_at") or item.get("created_at"))),
+        ("NAME", lambda item: _definition(item).get("name", "-")),
+        ("MODEL", lambda item: _definition(item).get("model") or "-"),
+        ("INSTRUCTIONS", lambda item: compact(_definition(item).get("instructions", ""), 60)),
+    ]
+    cli.show_all(cli.client.pages(path, limit=limit), columns, empty="There are no versions.")
+
+
+@agents.command()
+@remote
+def create(
+    cli: Remote,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it.")],
+    instructions: Instructions = None,
+    model: Model = None,
+    fallback: Fallbacks = None,
+    tool: Tools = None,
+    mcp: Mcp = None,
+    autonomy: Autonomy = None,
+    policy: Policy = None,
+    set_limit: Limits = None,
+    cache: Cache = None,
+    output_schema: Schema = None,
+    priority: Priority = None,
+) -> None:
+    """Create an agent."""
+    given = _given(
+        instructions, model, fallback, tool, mcp, autonomy, policy, set_limit, cache, output_schema, priority
+    )
+    agent = cli.client.post("/v1/my/agents", {"name": name, "instructions": "", **given})
+    cli.done(f"Created {name} ({agent['agent_id']}). Talk to it: retinue chat {shlex.quote(name)}", agent)
+
+
+@agents.command()
+@remote
+def change(
+    cli: Remote,
+    agent: AgentName,
+    name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
+    instructions: Instructions = None,
+    model: Model = None,
+    fallback: Fallbacks = None,
+    tool: Tools = None,
+    mcp: Mcp = None,
+    autonomy: Autonomy = None,
+    policy: Policy = None,
+    set_limit: Limits = None,
+    cache: Cache = None,
+    output_schema: Schema = None,
+    priority: Priority = None,
+) -> None:
+    """Change an agent: what is given replaces what was there, and a new version begins. Runs keep theirs."""
+    given = _given(
+        instructions, model, fallback, tool, mcp, autonomy, policy, set_limit, cache, output_schema, priority
+    )
+    if name:
+        given["name"] = name
+    if not given:
+        raise Failure("Nothing to change was given; see: retinue agents change --help", ExitCode.USAGE)
+    before = _read(cli, agent)
+    path = f"/v1/my/agents/{before['agent_id']}"
+    after = cli.client.put(path, _merged(before, given), if_match=f'"{before["version"]}"')
+    cli.done(f"Changed {after['name']}; it is now version {after['version']}.", after)
+
+
+@agents.command()
+@remote
+def delete(
+    cli: Remote,
+    agent: AgentName,
+    force: Annotated[bool, typer.Option("--force", help="Cancel its active runs.")] = False,
+) -> None:
+    """Delete an agent. What it did stays in the record."""
+    cli.client.delete(f"/v1/my/agents/{Finder(cli.client).agent(agent)}", force="true" if force else None)
+    cli.done(f"Deleted {agent}.")
+
+
+@agents.command()
+@remote
+def pause(cli: Remote, agent: AgentName) -> None:
+    """Let an agent start nothing new until it is resumed."""
+    item = cli.client.post(f"/v1/my/agents/{Finder(cli.client).agent(agent)}/pause")
+    cli.done(f"Paused {agent}.", item)
+
+
+@agents.command()
+@remote
+def resume(cli: Remote, agent: AgentName) -> None:
+    """Let a paused agent go on."""
+    item = cli.client.post(f"/v1/my/agents/{Finder(cli.client).agent(agent)}/resume")
+    cli.done(f"Resumed {agent}.", item)
+
+
+@agents.command()
+@remote
+def export(
+    cli: Remote,
+    agent: AgentName,
+    to: Annotated[Path | None, typer.Option("--to", help="Write to this file.", dir_okay=False)] = None,
+) -> None:
+    """Write an agent's definition as YAML."""
+    text = cli.client.request("GET", f"/v1/my/agents/{Finder(cli.client).agent(agent)}/export").text
+    if to:
+        to.write_text(text, encoding="utf-8")
+        cli.done(f"Wrote {to}.", {"file": str(to)})
+    elif cli.as_json:
+        cli.screen.document({"yaml": text})
+    else:
+        sys.stdout.write(text)
+
+
+@agents.command("import")
+@remote
+def import_(
+    cli: Remote, file: Annotated[str, typer.Argument(metavar="FILE", help="A YAML definition; - for standard input.")]
+) -> None:
+    """Create an agent from a YAML definition."""
+    text = sys.stdin.read() if file == "-" else _text(Path(file))
+    answer = cli.client.request(
+        "POST", "/v1/my/agents/import", content=text.encode(), headers={"Content-Type": "text/yaml"}
+    )
+    agent = answer.json()
+    cli.done(f"Imported {agent['name']} ({agent['agent_id']}).", agent)
+
+
+def _read(cli: Remote, agent: str) -> Json:
+    item: Json = cli.client.get(f"/v1/my/agents/{Finder(cli.client).agent(agent)}")
+    return item
+
+
+def _given(
+    instructions: str | None,
+    model: str | None,
+    fallbacks: list[str] | None,
+    tools: list[str] | None,
+    mcp: list[str] | None,
+    autonomy: str | None,
+    policy: list[str] | None,
+    limits: list[str] | None,
+    cache: int | None,
+    schema: str | None,
+    priority: int | None,
+) -> Json:
+    """Put the options that were given into the API's shape."""
+    given = {
+        "instructions": _or_file(instructions) if instructions is not None else None,
+        "model": model,
+        "fallbacks": fallbacks or None,
+        "tools": tools or None,
+        "mcp": [json_option("--mcp", text) for text in mcp] if mcp else None,
+        "autonomy": autonomy,
+        "tool_policy": dict(_pair("--policy", text) for text in policy) if policy else None,
+        "limits": dict(_limit(text) for text in limits) if limits else None,
+        "cache": {"seconds": cache} if cache is not None else None,
+        "output_schema": json_option("--output-schema", schema) if schema else None,
+        "priority": priority,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+_DEFINITION = (
+    "name",
+    "instructions",
+    "model",
+    "fallbacks",
+    "tools",
+    "mcp",
+    "autonomy",
+    "tool_policy",
+    "limits",
+    "cache",
+    "output_schema",
+    "priority",
+)
+
+
+def _merged(before: Json, given: Json) -> Json:
+    """Return the whole new definition: maps are joined, everything else is replaced."""
+    after = {key: before[key] for key in _DEFINITION if before.get(key) is not None}
+    for key, value in given.items():
+        after[key] = {**(before.get(key) or {}), **value} if key in ("tool_policy", "limits") else value
+    return after
+
+
+def _definition(version: Json) -> Json:
+    inner = version.get("definition")
+    return inner if isinstance(inner, dict) else version
+
+
+def _or_file(text: str) -> str:
+    return _text(Path(text[1:])) if text.startswith("@") else text
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"{path} cannot be read: {error}", ExitCode.USAGE) from None
+
+
+def json_option(option: str, text: str) -> Any:
+    try:
+        return json.loads(_or_file(text))
+    except ValueError as error:
+        raise Failure(f"{option} is not valid JSON: {error}", ExitCode.USAGE) from None
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise Failure(f"{option} takes NAME=VALUE, not {text}", ExitCode.USAGE)
+    return key, value
+
+
+def _limit(text: str) -> tuple[str, Any]:
+    name, value = _pair("--set-limit", text)
+    if value.casefold() in ("none", "null", ""):
+        return name, None
+    if name == "budget":
+        return name, value
+    try:
+        return name, int(value)
+    except ValueError:
+        raise Failure(f"--set-limit {text}: a whole number or none is needed", ExitCode.USAGE) from None
+
+
+def _pairs(value: Any) -> str:
+    return ", ".join(f"{key} {'none' if item is None else item}" for key, item in (value or {}).items())
+
+
+def _cache(agent: Json) -> str:
+    seconds = (agent.get("cache") or {}).get("seconds")
+    return f"{seconds} s" if seconds else "-"

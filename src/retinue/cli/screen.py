@@ -1,0 +1,144 @@
+"""What a command prints: results on standard output, as JSON or for a person; messages on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Json = dict[str, Any]
+Column = tuple[str, str | Callable[[Json], str]]
+"""A heading, and the member of the item to show or a function that makes the text."""
+
+# Text from a model or a file may hold terminal escapes and direction marks; they are shown, never obeyed.
+_CONTROLS = [*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+_VISIBLE = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in _CONTROLS}
+_WIDE = 200
+
+
+def plain(text: object) -> str:
+    """Return text that a terminal shows as it is: control characters but line end and tab are made visible."""
+    return str(text).replace("\r\n", "\n").translate(_VISIBLE)
+
+
+def moment(text: str | None) -> str:
+    """Write an ISO 8601 time in the local time zone, to the second; ``-`` for none."""
+    if not text:
+        return "-"
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def seconds_between(start: str | None, end: str | None) -> float | None:
+    """Return the seconds between two ISO 8601 times, up to now when ``end`` is missing; None without a start."""
+    if not start:
+        return None
+    until = datetime.fromisoformat(end) if end else datetime.now(UTC)
+    return (until - datetime.fromisoformat(start)).total_seconds()
+
+
+def duration(seconds: float | None) -> str:
+    """Write seconds with the precision a person can use."""
+    if seconds is None:
+        return "-"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min"
+
+
+def money(cost: Mapping[str, Any] | None) -> str:
+    """Write a cost as the API gives it; calls of unknown price are named."""
+    if not cost:
+        return "-"
+    unpriced = cost.get("unpriced_calls")
+    amount = f"${cost.get('amount', '0')}"
+    return f"{amount} + {unpriced} unpriced" if unpriced else amount
+
+
+def compact(value: object, limit: int = 100) -> str:
+    """Write a value on one line of at most ``limit`` characters."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = " ".join(plain(text).split())
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+class Screen:
+    """Where a command prints. With ``as_json`` standard output carries one JSON document and nothing else."""
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self._consoles: dict[str, Console] = {}
+
+    @property
+    def out(self) -> Console:
+        """The console of standard output, for results."""
+        return self._console("stdout")
+
+    @property
+    def err(self) -> Console:
+        """The console of standard error, for messages and progress."""
+        return self._console("stderr")
+
+    def _console(self, name: str) -> Console:
+        if name not in self._consoles:
+            from rich.console import Console
+
+            stream = sys.stderr if name == "stderr" else sys.stdout
+            width = None if stream.isatty() else _WIDE
+            self._consoles[name] = Console(file=stream, width=width, highlight=False, soft_wrap=True, emoji=False)
+        return self._consoles[name]
+
+    def note(self, text: str, style: str = "") -> None:
+        """Say something to the person, on standard error."""
+        self.err.print(plain(text), style=style, markup=False)
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """Print a line of the result, for a person."""
+        if not self.as_json:
+            self.out.print(plain(text), style=style, markup=False)
+
+    def document(self, value: object) -> None:
+        """Print a JSON document on standard output."""
+        sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+        sys.stdout.flush()
+
+    def table(self, columns: Sequence[Column], items: Iterable[Json], *, empty: str) -> None:
+        """Print items as a table, or the sentence ``empty`` when there are none."""
+        rows = [[_cell(item, source) for _, source in columns] for item in items]
+        if not rows:
+            self.note(empty)
+            return
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for heading, _ in columns:
+            table.add_column(heading, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self.out.print(table, soft_wrap=False)
+
+    def record(self, fields: Sequence[Column], item: Json) -> None:
+        """Print one thing, a line for each of its fields that has a value."""
+        lines = [(heading, _cell(item, source)) for heading, source in fields]
+        width = max(len(heading) for heading, _ in lines)
+        for heading, text in lines:
+            if text and text != "-":
+                indented = text.replace("\n", "\n" + " " * (width + 2))
+                self.line(f"{heading.ljust(width)}  {indented}")
+
+
+def _cell(item: Json, source: str | Callable[[Json], str]) -> str:
+    value = item.get(source) if isinstance(source, str) else source(item)
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return plain(", ".join(str(part) for part in value)) or "-"
+    return plain(value)
