@@ -32,9 +32,7 @@ def printed(generated: Generated) -> bytes:
         subprocess.CalledProcessError: the generator failed; its own words are already on standard error.
     """
     command = [sys.executable, "-m", generated.module, *generated.arguments]
-    return subprocess.run(
-        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True
-    ).stdout
+    return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True).stdout
 
 
 def stale(entries: Iterable[Generated], root: Path = ROOT) -> dict[Path, bytes]:
