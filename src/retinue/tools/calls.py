@@ -84,7 +84,8 @@ class ToolContext:
     secrets: Mapping[str, str] = field(default_factory=dict)
 
 
-Handler = Callable[[ToolContext, dict[str, Any]], Awaitable[str | ToolOutcome]]
+Handler = Callable[[ToolContext, dict[str, Any]], Awaitable[object]]
+"""What it returns becomes the content (see :func:`as_text`), unless it is a whole :class:`ToolOutcome`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +147,7 @@ class Tool:
     async def _handled(self, context: ToolContext, arguments: dict[str, Any]) -> ToolOutcome:
         try:
             result = await self.handler(context, arguments)
+            return result if isinstance(result, ToolOutcome) else ToolOutcome(as_text(result))
         except ToolFault as fault:
             return ToolOutcome(str(fault), failed=True)
         except Fault as fault:
@@ -154,7 +156,6 @@ class Tool:
         except (Exception, SystemExit) as error:
             logger.warning("the tool %s raised", self.name, exc_info=error)
             return ToolOutcome(f"The tool {self.name} failed: {_described(error)}", failed=True)
-        return result if isinstance(result, ToolOutcome) else ToolOutcome(as_text(result))
 
     @property
     def _at_stake(self) -> bool:
