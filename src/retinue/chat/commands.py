@@ -1,0 +1,182 @@
+"""What changes conversations: open, send, upload, delete; and the session's side of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from retinue import agents, runs
+from retinue.chat import views
+from retinue.chat.events import FileUploaded, MessageCreated, MessageSent, SessionDeleted, SessionStarted
+from retinue.chat.files import Upload
+from retinue.chat.views import ChatMessage, ChatSession
+from retinue.kernel import Conflict, NotFound, Scope, new_id
+from retinue.ledger import Event, append
+from retinue.providers import Message, Text
+from retinue.runs import EndedRun, Started
+
+Multitask = Literal["enqueue", "reject", "interrupt"]
+
+HISTORY = 200  # messages of a session that a run sees at most
+MOST_WAITING = 50  # messages of one session that wait for their turn
+
+
+def stream_of(session_id: UUID) -> str:
+    """Name a session's stream."""
+    return f"session:{session_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An accepted message and the run that answers it."""
+
+    session_id: UUID
+    message_id: UUID
+    run: Started
+
+
+async def open_session(scope: Scope, title: str) -> UUID:
+    """Open a conversation."""
+    session_id = new_id()
+    await append(
+        scope,
+        stream_of(session_id),
+        0,
+        [SessionStarted(owner_id=scope.owner(), title=title)],
+        session_id=session_id,
+    )
+    return session_id
+
+
+async def send_message(
+    scope: Scope, session_id: UUID, content: str, target: str, multitask: Multitask, priority: int | None
+) -> Sent:
+    """Accept a message for an agent and start the run that answers it. A session that does not exist is opened.
+
+    Raises:
+        NotFound: no such agent, or somebody else's session.
+        Conflict: the session is busy and ``multitask`` is ``reject``.
+        TooManyRequests: the agent's lane, or the session's line, is full.
+        BudgetExhausted: no money is left.
+    """
+    session = await views.lock_session(scope, session_id)
+    if session is not None and session.owner_id != scope.owner():
+        raise NotFound("session")
+    agent = await agents.find(scope, target)
+    busy = session is not None and session.active_run_id is not None
+    if busy and multitask == "reject":
+        raise Conflict("The session is busy with another message. Wait for it, or send multitask=enqueue.")
+    run_id, message_id = new_id(), new_id()
+    ordinal = session.messages + 1 if session else 1
+    facts: list[Event] = [] if session else [SessionStarted(owner_id=scope.owner())]
+    facts.append(
+        MessageSent(message_id=message_id, ordinal=ordinal, content=content, run_id=run_id, agent_id=agent.agent_id)
+    )
+    version = session.version if session else 0
+    await append(scope, stream_of(session_id), version, facts, session_id=session_id, run_id=run_id)
+    started = await runs.start_run(
+        scope,
+        run_id=run_id,
+        session_id=session_id,
+        message_id=message_id,
+        agent_id=agent.agent_id,
+        agent_version=agent.version,
+        agent=agent.definition,
+        history=ordinal,
+        priority=agent.definition.priority if priority is None else priority,
+        blocked=busy,
+    )
+    if busy and session is not None and session.active_run_id is not None:
+        await views.take_turn(scope, session_id, run_id)
+        if multitask == "interrupt":
+            await _interrupt(scope, session.active_run_id)
+    return Sent(session_id, message_id, started)
+
+
+async def _interrupt(scope: Scope, run_id: UUID) -> None:
+    try:
+        await runs.cancel(scope, run_id, "interrupted by the next message")
+    except Conflict:
+        pass  # it ended by itself meanwhile: then its end lets the next one go on
+
+
+async def delete_session(scope: Scope, session_id: UUID) -> None:
+    """Take a conversation out of sight and cancel what still runs in it."""
+    session = await views.find_session(scope, session_id)
+    locked = await views.lock_session(scope, session_id)
+    for run in await runs.list_runs(scope, scope.owner(), before=None, limit=MOST_WAITING, session_id=session_id):
+        if run.status not in runs.ENDED:
+            await runs.cancel(scope, run.run_id, "its session was deleted")
+    fresh = await views.lock_session(scope, session_id)
+    version = (fresh or locked or session).version
+    await append(scope, stream_of(session_id), version, [SessionDeleted()], session_id=session_id)
+
+
+async def note_upload(scope: Scope, session_id: UUID, upload: Upload) -> None:
+    """Record that a file was put into the session's workspace. A session that does not exist is opened."""
+    session = await views.lock_session(scope, session_id)
+    if session is not None and session.owner_id != scope.owner():
+        raise NotFound("session")
+    facts: list[Event] = [] if session else [SessionStarted(owner_id=scope.owner())]
+    facts.append(FileUploaded(path=upload.path, size=upload.size, sha256=upload.sha256))
+    await append(scope, stream_of(session_id), session.version if session else 0, facts, session_id=session_id)
+
+
+class ChatConversation:
+    """The session's side of runs (:class:`retinue.runs.Conversation`)."""
+
+    async def history(self, scope: Scope, session_id: UUID, upto: int) -> Sequence[Message]:
+        """Return what was said, up to an ordinal. Messages that wait for their own turn are not in it."""
+        found = await views.recent_messages(scope, session_id, upto, HISTORY)
+        answered = {message.run_id for message in found if message.role == "assistant"}
+        said = [
+            message
+            for message in found
+            if message.ordinal == upto or message.role == "assistant" or message.run_id in answered
+        ]
+        return [_as_message(message) for message in _in_turns(said)]
+
+    async def lock(self, scope: Scope, session_id: UUID) -> None:
+        """Lock the session's row."""
+        await views.session_of_run(scope, session_id)
+
+    async def ended(self, scope: Scope, ended: EndedRun) -> None:
+        """Record the reply and give the session to the next run in line."""
+        session: ChatSession = await views.session_of_run(scope, ended.session_id)
+        reply = MessageCreated(
+            message_id=ended.reply_id,
+            ordinal=session.messages + 1,
+            content=ended.text,
+            run_id=ended.run_id,
+            agent_id=ended.agent_id,
+            status=ended.status,
+            demo=ended.demo,
+        )
+        await append(
+            scope,
+            stream_of(ended.session_id),
+            session.version,
+            [reply],
+            session_id=ended.session_id,
+            run_id=ended.run_id,
+            owner_id=ended.owner_id,
+        )
+        free = session.active_run_id in (None, ended.run_id)
+        lucky = await views.next_turn(scope, ended.session_id, ended.run_id, free=free)
+        if lucky is not None:
+            await runs.unblock(scope, lucky)
+
+
+def _in_turns(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """Order question and answer pairs by the question: a queued message was sent before its predecessor's answer."""
+    asked = {message.run_id: message.ordinal for message in messages if message.role == "user"}
+    return sorted(messages, key=lambda message: (asked.get(message.run_id, message.ordinal), message.ordinal))
+
+
+def _as_message(message: ChatMessage) -> Message:
+    if message.role == "user":
+        return Message(role="user", parts=[Text(message.content)])
+    text = message.content if message.status == "completed" else f"[no answer: {message.content}]"
+    return Message(role="assistant", parts=[Text(text or "(empty)")])

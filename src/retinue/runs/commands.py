@@ -1,0 +1,290 @@
+"""What people and other rooms do to runs: start, cancel, retry, reconcile, pause, drop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from retinue import approvals, metering
+from retinue.agents import AgentDefinition, definition
+from retinue.dispatch import Dispatcher, wake
+from retinue.kernel import BadInput, Conflict, Scope, Services, new_id
+from retinue.ledger import Event, append, read_stream
+from retinue.runs import lanes
+from retinue.runs.conversation import Conversation, EndedRun
+from retinue.runs.events import (
+    RunActivated,
+    RunCancelled,
+    RunCancelRequested,
+    RunDropped,
+    RunQueued,
+    RunRequested,
+    RunRetried,
+    ToolReconciled,
+)
+from retinue.runs.rules import ENDED, RETRYABLE, CallStatus, RunState, Status, fold
+from retinue.runs.views import RunRow, find_run, open_runs, set_routing
+
+ADVANCE = "run.advance"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A run that was accepted."""
+
+    run_id: UUID
+    reply_id: UUID
+    status: Status
+
+
+class Starter:
+    """Begins activations in this process; the runs room's work registers itself here (a service of the house)."""
+
+    def begin(self, services: Services, scope: Scope, run_id: UUID, state: RunState) -> None:
+        """Advance a run whose activation is recorded in ``scope``, once that has committed."""
+        raise NotImplementedError
+
+
+def stream_of(run_id: UUID) -> str:
+    """Name a run's stream."""
+    return f"run:{run_id}"
+
+
+async def start_run(
+    scope: Scope,
+    *,
+    run_id: UUID,
+    session_id: UUID,
+    message_id: UUID,
+    agent_id: UUID,
+    agent_version: int,
+    agent: AgentDefinition,
+    history: int,
+    priority: int,
+    blocked: bool,
+) -> Started:
+    """Accept a run: give it a slot of its agent's lane, or a place in the queue.
+
+    Where this process has room, the activation is recorded right here and begins when the scope commits.
+
+    Args:
+        history: the ordinal of the last message the run shall see.
+        blocked: an earlier run of the session is not done yet; :func:`unblock` follows.
+
+    Raises:
+        TooManyRequests: the lane's queue is full.
+        BudgetExhausted: no money is left.
+    """
+    await metering.check(scope, agent_id)
+    reply_id = new_id()
+    limits = agent.limits
+    slot = await lanes.enter(scope, agent_id, concurrency=0 if blocked else limits.concurrency, queue=limits.queue)
+    requested = RunRequested(
+        session_id=session_id,
+        message_id=message_id,
+        reply_id=reply_id,
+        agent_id=agent_id,
+        agent_version=agent_version,
+        owner_id=scope.owner(),
+        history=history,
+        priority=priority,
+    )
+    dispatcher = scope.service(Dispatcher)
+    here = slot and dispatcher.capacity_left > 0 and await dispatcher.hold(scope, ADVANCE, run_id)
+    facts: list[Event] = [requested]
+    if here:
+        facts.append(RunActivated(worker_id=dispatcher.worker_id, epoch=1))
+    version = await append(scope, stream_of(run_id), 0, facts, session_id=session_id, run_id=run_id)
+    if here:
+        state = fold([], RunState())
+        _apply_now(scope, state, facts)
+        state.version = version
+        scope.service(Starter).begin(scope.services, scope, run_id, state)
+        return Started(run_id, reply_id, Status.RUNNING)
+    await set_routing(scope, run_id, ready=not blocked, has_slot=slot)
+    if slot:
+        await wake(scope, ADVANCE, run_id, priority=priority)
+    return Started(run_id, reply_id, Status.QUEUED)
+
+
+def _apply_now(scope: Scope, state: RunState, facts: list[Event]) -> None:
+    from retinue.runs.rules import apply
+
+    for fact in facts:
+        apply(state, fact, scope.clock.now())
+
+
+async def unblock(scope: Scope, run_id: UUID) -> None:
+    """Let a run go on that waited for an earlier one of its session."""
+    run = await find_run(scope, run_id, lock=True)
+    if run.status is not Status.QUEUED or run.has_slot:
+        return
+    await set_routing(scope, run_id, ready=True, has_slot=False)
+    agent = await definition(scope, run.agent_id, run.agent_version)
+    for lucky in await lanes.fill(scope, run.agent_id, agent.limits.concurrency):
+        await wake(scope, ADVANCE, lucky)
+
+
+async def succeed(scope: Scope, successor: UUID | None) -> None:
+    """Wake the run that was handed a slot."""
+    if successor is not None:
+        await wake(scope, ADVANCE, successor)
+
+
+async def load(scope: Scope, run_id: UUID) -> RunState:
+    """Return a run's state, folded from its stream."""
+    return fold(await read_stream(scope, stream_of(run_id)))
+
+
+async def record(scope: Scope, run: RunRow, *facts: Event) -> None:
+    """Append facts to a run whose row is locked by this scope."""
+    await append(
+        scope,
+        stream_of(run.run_id),
+        run.version,
+        facts,
+        session_id=run.session_id,
+        run_id=run.run_id,
+        owner_id=run.owner_id,
+    )
+
+
+async def cancel(scope: Scope, run_id: UUID, reason: str) -> None:
+    """End a run: at once when it waits or is queued, within a second when a worker has it.
+
+    Raises:
+        NotFound: there is no such run.
+        Conflict: it has ended already.
+    """
+    conversation = scope.service(Conversation)  # type: ignore[type-abstract]  # services are found by their protocol
+    await conversation.lock(scope, (await find_run(scope, run_id)).session_id)
+    run = await find_run(scope, run_id, lock=True)
+    if run.status in ENDED:
+        raise Conflict(f"The run has ended already: it is {run.status}.")
+    if run.status is Status.RUNNING:
+        await record(scope, run, RunCancelRequested(reason=reason))
+        await scope.service(Dispatcher).ask_to_stop(scope, ADVANCE, run_id, "cancel")
+        return
+    await record(scope, run, RunCancelled(reason=reason))
+    await approvals.cancel_for_run(scope, run_id)
+    await metering.release_run(scope, run_id)
+    await tell_conversation(scope, run, Status.CANCELLED, f"The run was cancelled. {reason}".strip())
+    if run.status is Status.QUEUED:
+        await set_routing(scope, run_id, ready=False, has_slot=False)
+        if run.has_slot:
+            await succeed(scope, await lanes.leave(scope, run.agent_id))
+        else:
+            await lanes.leave_queue(scope, run.agent_id)
+
+
+async def tell_conversation(scope: Scope, run: RunRow, status: Status, text: str) -> None:
+    """Tell the session that a run has ended."""
+    conversation = scope.service(Conversation)  # type: ignore[type-abstract]  # services are found by their protocol
+    await conversation.ended(
+        scope,
+        EndedRun(run.run_id, run.session_id, run.reply_id, run.agent_id, run.owner_id, status, text, run.demo),
+    )
+
+
+async def retry(scope: Scope, run_id: UUID) -> None:
+    """Let an ended run go on from the step it failed at; what is recorded is not done again.
+
+    Raises:
+        NotFound: there is no such run.
+        Conflict: it has not ended, or it ended with an answer.
+        TooManyRequests: the lane is full.
+    """
+    run = await find_run(scope, run_id, lock=True)
+    if run.status not in RETRYABLE:
+        raise Conflict(f"Only a run that failed, timed out or was cancelled can be retried; this one is {run.status}.")
+    await metering.check(scope, run.agent_id)
+    await record(scope, run, RunRetried(after=run.status))
+    await queue_again(scope, run)
+
+
+async def queue_again(scope: Scope, run: RunRow) -> None:
+    """Give a run that can go on a slot, or a place in its agent's queue."""
+    agent = await definition(scope, run.agent_id, run.agent_version)
+    slot = await lanes.enter(
+        scope, run.agent_id, concurrency=agent.limits.concurrency, queue=max(agent.limits.queue, 1_000_000)
+    )
+    await set_routing(scope, run.run_id, ready=True, has_slot=slot)
+    if slot:
+        await wake(scope, ADVANCE, run.run_id, priority=run.priority)
+
+
+async def reconcile(
+    scope: Scope, run_id: UUID, call_id: str, outcome: Literal["happened", "again", "give_up"], result: str | None
+) -> None:
+    """Say what became of a call that a dead worker left behind.
+
+    Raises:
+        NotFound: there is no such run.
+        BadInput: the run has no such unknown call.
+    """
+    run = await find_run(scope, run_id, lock=True)
+    state = await load(scope, run_id)
+    call = state.call(call_id)
+    if call is None or call.status is not CallStatus.UNKNOWN:
+        raise BadInput("This run has no call of that id whose outcome is unknown.", field="call_id")
+    await record(scope, run, ToolReconciled(call_id=call_id, outcome=outcome, result=result))
+    if run.status is Status.WAITING:
+        await wake(scope, ADVANCE, run_id)
+
+
+async def drop(scope: Scope, run_id: UUID) -> None:
+    """Give a dead letter up."""
+    run = await find_run(scope, run_id, lock=True)
+    if run.status is not Status.DEAD_LETTERED:
+        raise Conflict("Only a dead letter can be dropped.")
+    await record(scope, run, RunDropped())
+
+
+# Pause and stop
+
+
+async def pause_agent(scope: Scope, agent_id: UUID, paused: bool) -> None:
+    """Close or open one agent's lane; running runs leave at their next step."""
+    await lanes.set_paused(scope, agent_id, paused)
+    await (_stop_runs(scope, agent_id) if paused else _resume_runs(scope, agent_id))
+
+
+async def stop_tenant(scope: Scope, stopped: bool) -> None:
+    """Close or open all lanes of the tenant: the emergency stop."""
+    await lanes.set_stopped(scope, stopped)
+    await (_stop_runs(scope, None) if stopped else _resume_runs(scope, None))
+
+
+async def _stop_runs(scope: Scope, agent_id: UUID | None) -> None:
+    dispatcher = scope.service(Dispatcher)
+    for run in await open_runs(scope, agent_id, Status.RUNNING):
+        await dispatcher.ask_to_stop(scope, ADVANCE, run.run_id, "pause")
+
+
+async def _resume_runs(scope: Scope, agent_id: UUID | None) -> None:
+    for run in await open_runs(scope, agent_id, Status.WAITING):
+        if any(wait["kind"] == "stop" for wait in run.waiting_on):
+            await record(scope, run, RunQueued(reason="resumed"))
+            await lanes.wait(scope, run.agent_id)
+            await set_routing(scope, run.run_id, ready=True, has_slot=False)
+    queued = await open_runs(scope, agent_id, Status.QUEUED)
+    for one in {run.agent_id: run for run in queued}.values():
+        agent = await definition(scope, one.agent_id, one.agent_version)
+        for lucky in await lanes.fill(scope, one.agent_id, agent.limits.concurrency):
+            await wake(scope, ADVANCE, lucky)
+    # Those that have a slot lost their wake-up when the lane was closed.
+    for run in queued:
+        if run.has_slot:
+            await wake(scope, ADVANCE, run.run_id)
+    # Whoever was asked to stop and has not got there yet goes on.
+    await scope.queries.execute(
+        "UPDATE dispatch.activations SET stop = NULL WHERE tenant_id = $1 AND stop = 'pause'",
+        scope.tenant_id,  # tenant: explicit, dispatch sees ids of all tenants
+    )
+
+
+async def delete_agent_runs(scope: Scope, agent_id: UUID) -> None:
+    """Cancel what an agent that is deleted still has open."""
+    for run in await open_runs(scope, agent_id, Status.QUEUED, Status.RUNNING, Status.WAITING):
+        await cancel(scope, run.run_id, "its agent was deleted")

@@ -1,0 +1,215 @@
+"""What happens in a run. Its stream ``run:<id>`` is its journal: nothing else is needed to go on, look back or replay."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+
+from retinue.ledger import Event, event
+from retinue.providers import ModelAnswer
+
+
+class Wait(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing a run waits for: an approval, the end of a stop, or a person to reconcile an effect."""
+
+    kind: Literal["approval", "stop", "reconcile"]
+    id: UUID | None = None
+    call_id: str | None = None
+
+
+@event("run.requested")
+class RunRequested(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """Somebody asked an agent for an answer; ``history`` is the ordinal of the last message it shall see."""
+
+    session_id: UUID
+    message_id: UUID
+    reply_id: UUID
+    agent_id: UUID
+    agent_version: int
+    owner_id: UUID
+    history: int
+    priority: int = 0
+
+
+@event("run.queued")
+class RunQueued(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """The run can go on and waits for a slot of its agent's lane."""
+
+    reason: str = "lane"
+
+
+@event("run.activated")
+class RunActivated(Event, frozen=True, kw_only=True):
+    """A worker took the run. ``epoch`` counts activations; an older epoch has lost the run."""
+
+    worker_id: UUID
+    epoch: int
+
+
+@event("model.responded", personal=("answer",))
+class ModelResponded(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """A model answered a step; ``answer`` says what, which model, and what it took."""
+
+    step: int
+    answer: ModelAnswer
+    from_cache: bool = False
+    milliseconds: int = 0
+
+
+@event("tool.asked")
+class ToolAsked(Event, frozen=True, kw_only=True):
+    """A call waits for a person: see the approval."""
+
+    call_id: str
+    tool: str
+    approval_id: UUID
+
+
+@event("tool.decided", personal=("arguments", "comment", "answer"))
+class ToolDecided(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of the question: approve, reject, expired or cancelled; ``arguments`` when they were edited."""
+
+    call_id: str
+    approval_id: UUID
+    decision: str
+    arguments: dict[str, Any] | None = None
+    comment: str | None = None
+    answer: str | None = None
+
+
+@event("tool.started", personal=("arguments",))
+class ToolStarted(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """A call that changes something is about to act, under its idempotency key."""
+
+    call_id: str
+    tool: str
+    arguments: dict[str, Any]
+    key: str
+    effect: str
+    idempotent: bool = False
+
+
+@event("tool.completed", personal=("content",))
+class ToolCompleted(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """A call ended, with a result or with what the model is told went wrong."""
+
+    call_id: str
+    tool: str
+    content: str
+    failed: bool = False
+    untrusted: bool = False
+    milliseconds: int = 0
+
+
+@event("tool.unknown")
+class ToolUnknown(Event, frozen=True, kw_only=True):
+    """A worker died between a call's start and its result, and the call must not be repeated blindly."""
+
+    call_id: str
+    tool: str
+
+
+@event("tool.reconciled", personal=("result",))
+class ToolReconciled(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """A person said what became of an unknown call: it ``happened``, do it ``again``, or ``give_up``."""
+
+    call_id: str
+    outcome: Literal["happened", "again", "give_up"]
+    result: str | None = None
+
+
+@event("run.waiting")
+class RunWaiting(Event, frozen=True, kw_only=True):
+    """The run left its worker and its lane until something happens."""
+
+    on: list[Wait]
+
+
+@event("run.completed")
+class RunCompleted(Event, frozen=True, kw_only=True):
+    """The run ended with an answer."""
+
+    message_id: UUID
+
+
+@event("run.failed", personal=("detail",))
+class RunFailed(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """The run ended without an answer. ``kind`` is stable; ``detail`` is for a person."""
+
+    kind: str
+    detail: str
+    step: int = 0
+
+
+@event("run.cancel_requested", personal=("reason",))
+class RunCancelRequested(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """Somebody wants a running run to end."""
+
+    reason: str = ""
+
+
+@event("run.cancelled", personal=("reason",))
+class RunCancelled(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """The run ended because somebody wanted it to."""
+
+    reason: str = ""
+
+
+@event("run.timed_out")
+class RunTimedOut(Event, frozen=True, kw_only=True):
+    """The run used up its time; waiting does not count."""
+
+    seconds: float
+
+
+@event("run.interrupted", personal=("cause",))
+class RunInterrupted(Event, frozen=True, kw_only=True):
+    """An activation failed for a reason that is not the run's; another one tries again."""
+
+    cause: str
+
+
+@event("run.retried")
+class RunRetried(Event, frozen=True, kw_only=True):
+    """Somebody wants an ended run to go on from the step it failed at."""
+
+    after: str
+
+
+@event("run.dead_lettered", personal=("cause",))
+class RunDeadLettered(Event, frozen=True, kw_only=True):
+    """Activation after activation was lost without a new step: the run waits for a person."""
+
+    cause: str
+    attempts: int
+
+
+@event("run.dropped")
+class RunDropped(Event, frozen=True, kw_only=True):
+    """A person gave a dead letter up."""
+
+
+EVENTS = (
+    RunRequested,
+    RunQueued,
+    RunActivated,
+    ModelResponded,
+    ToolAsked,
+    ToolDecided,
+    ToolStarted,
+    ToolCompleted,
+    ToolUnknown,
+    ToolReconciled,
+    RunWaiting,
+    RunCompleted,
+    RunFailed,
+    RunCancelRequested,
+    RunCancelled,
+    RunTimedOut,
+    RunInterrupted,
+    RunRetried,
+    RunDeadLettered,
+    RunDropped,
+)

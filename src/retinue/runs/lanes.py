@@ -1,0 +1,122 @@
+"""Lanes: at most so many runs of an agent at once, so many waiting; exact on any number of machines.
+
+The counts are kept under the lock of the lane's row, in the transaction of the events that change them. A slot that
+becomes free is handed to the next run in the same transaction, so nobody overtakes it.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from retinue.kernel import Scope, TooManyRequests
+from retinue.tenancy import is_stopped
+
+
+async def enter(scope: Scope, agent_id: UUID, *, concurrency: int, queue: int) -> bool:
+    """Take a slot, or else a place in the queue; return whether it was a slot.
+
+    Raises:
+        TooManyRequests: all slots and all places are taken.
+    """
+    row = await _enter(scope, agent_id, concurrency, queue)
+    if row is None:
+        await _make(scope, agent_id)
+        row = await _enter(scope, agent_id, concurrency, queue)
+    assert row is not None
+    started, queued = row
+    if not started and queued >= queue:
+        raise TooManyRequests(
+            f"The agent has {queue} runs waiting, the most it may have. Try again later.", retry_after=5
+        )
+    return started
+
+
+async def _enter(scope: Scope, agent_id: UUID, concurrency: int, queue: int) -> tuple[bool, int] | None:
+    row = await scope.queries.fetchrow(
+        "WITH lane AS (SELECT running, queued, running < $2 AND NOT paused AND NOT stopped AS free "
+        "              FROM lanes WHERE agent_id = $1 FOR UPDATE) "
+        "UPDATE lanes SET running = lanes.running + CASE WHEN lane.free THEN 1 ELSE 0 END, "
+        "                 queued = lanes.queued + CASE WHEN lane.free OR lane.queued >= $3 THEN 0 ELSE 1 END "
+        "FROM lane WHERE agent_id = $1 RETURNING lane.free, lane.queued",
+        agent_id,
+        concurrency,
+        queue,
+    )
+    return (row[0], row[1]) if row is not None else None
+
+
+async def wait(scope: Scope, agent_id: UUID) -> None:
+    """Take a place in the queue without asking for a slot (the run is blocked, or comes back after a wait)."""
+    await scope.queries.execute("UPDATE lanes SET queued = queued + 1 WHERE agent_id = $1", agent_id)
+
+
+async def _make(scope: Scope, agent_id: UUID) -> None:
+    await scope.queries.execute(
+        "INSERT INTO lanes (tenant_id, agent_id, stopped) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        scope.tenant_id,
+        agent_id,
+        await is_stopped(scope),
+    )
+
+
+async def leave(scope: Scope, agent_id: UUID) -> UUID | None:
+    """Give a slot back; return the run that got it instead, if one was waiting for it."""
+    row = await scope.queries.fetchrow(
+        "SELECT queued > 0 AND NOT paused AND NOT stopped AS hand_over FROM lanes WHERE agent_id = $1 FOR UPDATE",
+        agent_id,
+    )
+    successor = await _next_in_line(scope, agent_id) if row is not None and row[0] else None
+    if successor is None:
+        await scope.queries.execute("UPDATE lanes SET running = greatest(running - 1, 0) WHERE agent_id = $1", agent_id)
+    return successor
+
+
+async def leave_queue(scope: Scope, agent_id: UUID) -> None:
+    """Give a place in the queue back."""
+    await scope.queries.execute("UPDATE lanes SET queued = greatest(queued - 1, 0) WHERE agent_id = $1", agent_id)
+
+
+async def fill(scope: Scope, agent_id: UUID, concurrency: int) -> list[UUID]:
+    """Give free slots to waiting runs; return those that got one."""
+    started: list[UUID] = []
+    while True:
+        free = await scope.queries.fetchval(
+            "SELECT running < $2 AND queued > 0 AND NOT paused AND NOT stopped FROM lanes "
+            "WHERE agent_id = $1 FOR UPDATE",
+            agent_id,
+            concurrency,
+        )
+        successor = await _next_in_line(scope, agent_id) if free else None
+        if successor is None:
+            return started
+        await scope.queries.execute("UPDATE lanes SET running = running + 1 WHERE agent_id = $1", agent_id)
+        started.append(successor)
+
+
+async def _next_in_line(scope: Scope, agent_id: UUID) -> UUID | None:
+    """Move the waiting run that is due (highest priority, then oldest) from the queue to a slot."""
+    run_id: UUID | None = await scope.queries.fetchval(
+        "UPDATE runs SET has_slot = true WHERE run_id = ("
+        "  SELECT run_id FROM runs WHERE agent_id = $1 AND status = 'queued' AND ready AND NOT has_slot "
+        "  ORDER BY priority DESC, run_id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING run_id",
+        agent_id,
+    )
+    if run_id is not None:
+        await leave_queue(scope, agent_id)
+    return run_id
+
+
+async def set_paused(scope: Scope, agent_id: UUID, paused: bool) -> None:
+    """Open or close one agent's lane."""
+    await scope.queries.execute(
+        "INSERT INTO lanes (tenant_id, agent_id, paused) VALUES ($1, $2, $3) "
+        "ON CONFLICT (tenant_id, agent_id) DO UPDATE SET paused = $3",
+        scope.tenant_id,
+        agent_id,
+        paused,
+    )
+
+
+async def set_stopped(scope: Scope, stopped: bool) -> None:
+    """Open or close all lanes of the tenant."""
+    await scope.queries.execute("UPDATE lanes SET stopped = $1", stopped)

@@ -1,0 +1,458 @@
+"""What a worker does with a run: claim it, then step by step ask the model and carry out calls until it ends or waits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+from uuid import UUID
+
+from retinue import approvals, metering
+from retinue.agents import AgentDefinition, definition
+from retinue.database import Database
+from retinue.dispatch import Activation, Dispatcher, HandOver, Stopped
+from retinue.kernel import Actor, ActorKind, Clock, Fault, NotFound, Scope, Services, Settings
+from retinue.ledger import Event, read_stream
+from retinue.live import Frame, Live
+from retinue.providers import (
+    Credentials,
+    Message,
+    ModelAnswer,
+    ModelFailed,
+    ModelRequest,
+    ProviderKey,
+    Providers,
+    ToolSpec,
+)
+from retinue.runs import answers, lanes
+from retinue.runs.commands import ADVANCE, Starter, queue_again, record, stream_of, succeed, tell_conversation
+from retinue.runs.conversation import Conversation
+from retinue.runs.events import (
+    ModelResponded,
+    RunActivated,
+    RunDeadLettered,
+    RunFailed,
+    RunInterrupted,
+    RunQueued,
+    RunTimedOut,
+    RunWaiting,
+    ToolCompleted,
+    ToolUnknown,
+    Wait,
+)
+from retinue.runs.journal import Journal, decided
+from retinue.runs.judgement import Judgement
+from retinue.runs.rules import (
+    ENDED,
+    Call,
+    CallModel,
+    CallStatus,
+    RunState,
+    RunTools,
+    Status,
+    conversation,
+    fold,
+    lost_calls,
+)
+from retinue.runs.views import RunRow, find_run
+from retinue.tools import OpenTools, Toolbox, ToolContext, Trust, workspace_of
+from retinue.vault import provider_secrets, tenant_secrets
+
+log = logging.getLogger(__name__)
+
+# What one activation of a run is numbered by in its frames: a new step, activation or try replaces the text so far.
+_TRIES_A_STEP = 100
+_EPOCHS = 1000
+
+
+async def advance(services: Services, tenant_id: UUID, run_id: UUID) -> None:
+    """Answer a wake-up: claim the run if it can go on, and advance it in the background."""
+    try:
+        claimed = await _claim(services, tenant_id, run_id)
+    except NotFound:
+        return
+    if claimed is not None:
+        state, trace_id = claimed
+        _begin(services, tenant_id, run_id, state, trace_id)
+
+
+class RunStarter(Starter):
+    """Begins runs in the process that accepted them; saves the way through the queue."""
+
+    def begin(self, services: Services, scope: Scope, run_id: UUID, state: RunState) -> None:
+        """Advance a run once the scope that recorded its activation has committed."""
+        tenant_id, trace_id = scope.tenant_id, scope.trace_id
+        scope.uow.after_commit(lambda: _begin(services, tenant_id, run_id, state, trace_id))
+
+
+def _begin(services: Services, tenant_id: UUID, run_id: UUID, state: RunState, trace_id: str) -> None:
+    async def drive(activation: Activation) -> None:
+        await _Drive(services, tenant_id, run_id, activation).run(state, trace_id)
+
+    services.get(Dispatcher).spawn(ADVANCE, tenant_id, run_id, drive)
+
+
+# Claiming
+
+
+async def _claim(services: Services, tenant_id: UUID, run_id: UUID) -> tuple[RunState, str] | None:
+    """Record the run's next activation by this worker; None when it cannot go on, or somebody else has it."""
+    async with services.get(Database).transaction(tenant_id) as uow:
+        scope = Scope(
+            tenant_id,
+            Actor(ActorKind.SYSTEM),
+            uow,
+            services.get(Clock),  # type: ignore[type-abstract]  # services are found by their protocol
+            services,
+        )
+        run = await find_run(scope, run_id, lock=True)
+        scope.user_id = run.owner_id
+        if run.status in ENDED or not await _may_go_on(scope, run):
+            return None
+        dispatcher = services.get(Dispatcher)
+        if not await dispatcher.hold(scope, ADVANCE, run_id):
+            return None
+        recorded = await read_stream(scope, stream_of(run_id))
+        state = fold(recorded)
+        if state.status is Status.RUNNING and state.attempts >= services.get(Settings).run_attempts:
+            await _dead_letter(scope, run, state)
+            return None
+        facts = await _activation(scope, state, dispatcher.worker_id)
+        await record(scope, run, *facts)
+        for fact in facts:
+            _apply(state, fact, scope)
+        state.version += len(facts)
+        return state, next((one.meta.trace for one in recorded if one.meta.trace), "")
+
+
+def _apply(state: RunState, fact: Event, scope: Scope) -> None:
+    from retinue.runs.rules import apply
+
+    apply(state, fact, scope.clock.now())
+
+
+async def _may_go_on(scope: Scope, run: RunRow) -> bool:
+    """Whether the run has a slot. One that comes back from a wait asks for one, and queues when there is none."""
+    if run.status is Status.WAITING:
+        if not await _has_news(scope, run):
+            return False
+        await queue_again(scope, run)
+        fresh = await find_run(scope, run.run_id, lock=True)
+        if not fresh.has_slot:
+            await record(scope, run, RunQueued(reason="lane"))
+            return False
+        return True
+    return run.has_slot or run.status is Status.RUNNING
+
+
+async def _has_news(scope: Scope, run: RunRow) -> bool:
+    ids = [UUID(wait["id"]) for wait in run.waiting_on if wait["kind"] == "approval" and wait.get("id")]
+    if ids and await approvals.outcomes(scope, ids):
+        return True
+    unknown = {wait["call_id"] for wait in run.waiting_on if wait["kind"] == "reconcile"}
+    if not unknown:
+        return False
+    state = fold(await read_stream(scope, stream_of(run.run_id)))
+    return any((call := state.call(call_id)) and call.status is not CallStatus.UNKNOWN for call_id in unknown)
+
+
+async def _activation(scope: Scope, state: RunState, worker_id: UUID) -> list[Event]:
+    """Return the facts an activation begins with: itself, what people decided, and what a dead worker left open."""
+    facts: list[Event] = [RunActivated(worker_id=worker_id, epoch=state.epoch + 1)]
+    facts.extend(ToolUnknown(call_id=call.call_id, tool=call.tool) for call in lost_calls(state))
+    asked = {call.approval_id: call for call in state.open_calls if call.status is CallStatus.ASKED}
+    for approval_id, outcome in (await approvals.outcomes(scope, [one for one in asked if one])).items():
+        facts.append(decided(asked[approval_id].call_id, approval_id, outcome))
+    return facts
+
+
+async def _dead_letter(scope: Scope, run: RunRow, state: RunState) -> None:
+    """Put a poison run aside: it took down activation after activation without a new step."""
+    cause = state.interruptions[-1] if state.interruptions else "its worker died each time"
+    text = f"The run was put aside after {state.attempts} attempts: {cause}"
+    await record(scope, run, RunDeadLettered(cause=cause, attempts=state.attempts))
+    await approvals.cancel_for_run(scope, run.run_id)
+    await metering.release_run(scope, run.run_id)
+    await tell_conversation(scope, run, Status.DEAD_LETTERED, text)
+    await scope.service(Dispatcher).let_go(scope, ADVANCE, run.run_id)
+    await succeed(scope, await lanes.leave(scope, run.agent_id))
+
+
+# Advancing
+
+
+class _Drive:
+    """One activation of a run in this process."""
+
+    def __init__(self, services: Services, tenant_id: UUID, run_id: UUID, activation: Activation) -> None:
+        self.services = services
+        self.tenant_id = tenant_id
+        self.run_id = run_id
+        self.activation = activation
+        self.settings = services.get(Settings)
+        self.journal: Journal
+        self.tools: OpenTools
+        self.credentials: Credentials | None = None
+        self.history: list[Message] = []
+        self._secrets: dict[str, str] = {}
+
+    async def run(self, state: RunState, trace_id: str) -> None:
+        """Take steps until the run has left this worker.
+
+        Raises:
+            HandOver: this process is about to end.
+            Stopped: another worker has the run.
+        """
+        try:
+            await self._open(state, trace_id)
+            await self.journal.record()
+            async with asyncio.timeout(self._seconds_left()) as deadline:
+                await self._steps()
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            await self.journal.record(RunTimedOut(seconds=self.journal.agent.limits.seconds))
+        except Stopped as stopped:
+            if stopped.reason != "cancel":
+                raise
+            await self.journal.refresh()
+            await self.journal.record()
+        except (HandOver, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            await self._interrupted(error)
+            raise
+
+    async def _interrupted(self, error: Exception) -> None:
+        """Note what took this activation down, so that the dead letter can say it."""
+        if isinstance(error, Fault):
+            return  # the database is away: nothing can be noted, and nothing is the run's fault
+        cause = f"{type(error).__name__}: {error}"[:500]
+        try:
+            await self.journal.record(RunInterrupted(cause=cause))
+        except Exception:
+            log.info("the cause of an interruption could not be recorded: %s", cause)
+
+    async def _open(self, state: RunState, trace_id: str) -> None:
+        requested = state.requested
+        assert requested is not None
+        agent = await self._read_once(state)
+        self.journal = Journal(self.services, self.tenant_id, self.run_id, state, agent)
+        self.journal.trace_id = trace_id
+        self.tools = await self.activation.unless_stopped(
+            self.services.get(Toolbox).open(agent.tools, agent.mcp, tenant_id=self.tenant_id, secrets=self._secrets)
+        )
+        self.journal.judgement = Judgement(self.run_id, requested.agent_id, agent, self.tools.by_name)
+
+    async def _read_once(self, state: RunState) -> AgentDefinition:
+        """Read what does not change while the run goes on: definition, history, keys."""
+        requested = state.requested
+        assert requested is not None
+        async with self.services.get(Database).transaction(self.tenant_id) as uow:
+            scope = Scope(
+                self.tenant_id,
+                Actor(ActorKind.AGENT, requested.agent_id),
+                uow,
+                self.services.get(Clock),  # type: ignore[type-abstract]  # services are found by their protocol
+                self.services,
+                user_id=requested.owner_id,
+            )
+            agent = await definition(scope, requested.agent_id, requested.agent_version)
+            talk = scope.service(Conversation)  # type: ignore[type-abstract]  # found by its protocol
+            self.history = list(await talk.history(scope, requested.session_id, requested.history))
+            keys = await provider_secrets(scope)
+            self._secrets = await tenant_secrets(scope) if agent.mcp else {}
+        if keys:
+            self.credentials = Credentials(
+                keys={name: ProviderKey(api_key=key.api_key, base_url=key.base_url) for name, key in keys.items()}
+            )
+        return agent
+
+    def _seconds_left(self) -> float:
+        return max(0.001, self.journal.agent.limits.seconds - self.journal.state.active_seconds)
+
+    async def _steps(self) -> None:
+        while not self.journal.left:
+            if self.activation.stop == "pause":
+                await self._pause()
+                continue
+            step = self.journal.step
+            if isinstance(step, CallModel):
+                await self._ask_model(step.step)
+            elif isinstance(step, RunTools):
+                await self._carry_out(step.calls)
+            else:
+                await self.journal.record()
+
+    async def _pause(self) -> None:
+        """Leave at the end of a step: because this process ends, or because somebody stopped the agent or tenant."""
+        if self.services.get(Dispatcher).closing:
+            raise HandOver
+        requested = self.journal.state.requested
+        assert requested is not None
+        async with self.journal.scope() as scope:
+            closed = await scope.queries.fetchval(
+                "SELECT paused OR stopped FROM lanes WHERE agent_id = $1", requested.agent_id
+            )
+        if closed:
+            await self.journal.record(RunWaiting(on=[Wait(kind="stop")]))
+        else:
+            self.activation.stop = None  # resumed before it got here
+
+    # The model
+
+    async def _ask_model(self, step: int) -> None:
+        request = self._request()
+        if self.journal.agent.cache_seconds and await self._recall(step, request):
+            return
+        if self.journal.budgeted and not await self._reserve(step, request):
+            return
+        began = time.monotonic()
+        try:
+            answer = await self.activation.unless_stopped(self._ask(step, request))
+        except ModelFailed as failed:
+            await self.journal.record(RunFailed(kind=failed.kind, detail=failed.detail, step=step))
+            return
+        took = round((time.monotonic() - began) * 1000)
+        if self.journal.agent.cache_seconds:
+            async with self.journal.scope() as scope:
+                await answers.remember(scope, request, answer, self.journal.agent.cache_seconds)
+        await self.journal.record(ModelResponded(step=step, answer=answer, milliseconds=took))
+
+    def _request(self) -> ModelRequest:
+        agent = self.journal.agent
+        return ModelRequest(
+            models=[agent.model, *agent.fallbacks] if agent.model else list(agent.fallbacks),
+            instructions=agent.instructions,
+            messages=conversation(self.history, self.journal.state),
+            tools=[ToolSpec(tool.name, tool.description, tool.parameters) for tool in self.tools.by_name.values()],
+            output_schema=agent.output_schema,
+            max_tokens=agent.max_tokens,
+            temperature=agent.temperature,
+        )
+
+    async def _recall(self, step: int, request: ModelRequest) -> bool:
+        async with self.journal.scope() as scope:
+            answer = await answers.recall(scope, request)
+        if answer is None:
+            return False
+        self._publisher(step)(answer.text, 1)
+        await self.journal.record(ModelResponded(step=step, answer=answer, from_cache=True))
+        return True
+
+    async def _reserve(self, step: int, request: ModelRequest) -> bool:
+        requested = self.journal.state.requested
+        assert requested is not None
+        amount = self.services.get(Providers).estimate(request)
+        try:
+            async with self.journal.scope() as scope:
+                await metering.reserve(scope, agent_id=requested.agent_id, run_id=self.run_id, step=step, amount=amount)
+        except Fault as fault:
+            if fault.kind != "budget-exhausted":
+                raise
+            await self.journal.record(RunFailed(kind="budget", detail=fault.detail, step=step))
+            return False
+        return True
+
+    async def _ask(self, step: int, request: ModelRequest) -> ModelAnswer:
+        return await self.services.get(Providers).ask(
+            request, on_text=self._publisher(step), credentials=self.credentials
+        )
+
+    def _publisher(self, step: int) -> Callable[[str, int], None]:
+        """Return what takes pieces of text and sends them on as frames."""
+        live = self.services.get(Live)  # type: ignore[type-abstract]  # services are found by their protocol
+        requested = self.journal.state.requested
+        assert requested is not None
+        base = (step * _EPOCHS + min(self.journal.state.epoch, _EPOCHS - 1)) * _TRIES_A_STEP
+        sent = {"attempt": 0, "offset": 0}
+
+        def publish(text: str, attempt: int) -> None:
+            if attempt != sent["attempt"]:
+                sent["attempt"], sent["offset"] = attempt, 0
+            live.publish(
+                Frame(
+                    self.tenant_id,
+                    self.run_id,
+                    requested.session_id,
+                    requested.owner_id,
+                    requested.reply_id,
+                    base + min(attempt, _TRIES_A_STEP - 1),
+                    sent["offset"],
+                    text,
+                )
+            )
+            sent["offset"] += len(text)
+
+        return publish
+
+    # Tools
+
+    async def _carry_out(self, calls: Sequence[Call]) -> None:
+        """Carry out the calls of an answer: those that only look, side by side; effects one after the other."""
+        judgement = self.journal.judgement
+        assert judgement is not None
+        looks = [call for call in calls if not judgement.acts(call)]
+        if looks:
+            await self.activation.unless_stopped(_all([self._call(call) for call in looks]))
+            return
+        started = [call for call in calls if call.status is CallStatus.STARTED]
+        if not started:
+            await self.journal.record()
+            return
+        await self.activation.unless_stopped(self._call(started[0]))
+
+    async def _call(self, call: Call) -> None:
+        requested = self.journal.state.requested
+        assert requested is not None and self.journal.judgement is not None
+        refusal = self.journal.judgement.answer_without_acting(call) if call.decision else None
+        if refusal is not None:
+            content, failed = refusal
+            await self.journal.record(
+                ToolCompleted(call_id=call.call_id, tool=call.tool, content=content, failed=failed)
+            )
+            return
+        tool = self.tools.by_name.get(call.tool)
+        if tool is None:
+            text = f"The tool {call.tool} is not there any more."
+            await self.journal.record(ToolCompleted(call_id=call.call_id, tool=call.tool, content=text, failed=True))
+            return
+        began = time.monotonic()
+        outcome = await tool.run(self._context(call), call.parsed())
+        if outcome.uncertain and not tool.labels.repeatable:
+            await self.journal.record(ToolUnknown(call_id=call.call_id, tool=call.tool))
+            return
+        await self.journal.record(
+            ToolCompleted(
+                call_id=call.call_id,
+                tool=call.tool,
+                content=outcome.content,
+                failed=outcome.failed,
+                untrusted=tool.labels.output is Trust.UNTRUSTED and not outcome.failed,
+                milliseconds=round((time.monotonic() - began) * 1000),
+            )
+        )
+
+    def _context(self, call: Call) -> ToolContext:
+        requested = self.journal.state.requested
+        assert requested is not None
+        return ToolContext(
+            tenant_id=self.tenant_id,
+            user_id=requested.owner_id,
+            session_id=requested.session_id,
+            run_id=self.run_id,
+            call_id=call.call_id,
+            idempotency_key=call.key or f"{self.run_id}:{call.call_id}",
+            workspace=workspace_of(self.settings.data, self.tenant_id, requested.session_id),
+            settings=self.settings,
+            clock=self.services.get(Clock),  # type: ignore[type-abstract]  # services are found by their protocol
+            secrets=self._secrets,
+        )
+
+
+async def _all(work: list[Coroutine[Any, Any, None]]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for one in work:
+            group.create_task(one)
