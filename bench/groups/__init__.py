@@ -1,0 +1,34 @@
+"""Groups of rows, in the order of the table."""
+
+from bench.groups import (
+    approvals,
+    crash,
+    crowd,
+    feed,
+    ledger,
+    replay,
+    start,
+    storage,
+    streams,
+    turns,
+    wakeup,
+)
+from bench.rows import Group
+
+GROUPS: tuple[Group, ...] = (
+    turns.DIRECT,
+    turns.TOOL,
+    turns.DELTAS,
+    crowd.GROUP,
+    storage.GROUP,
+    crash.GROUP,
+    ledger.GROUP,
+    feed.GROUP,
+    replay.GROUP,
+    streams.GROUP,
+    wakeup.GROUP,
+    start.GROUP,
+    approvals.GROUP,
+)
+
+__all__ = ["GROUPS"]
