@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import parse_qs, urlsplit
 
 import typer
 
-from retinue.cli.deciding import Decider, decider
-from retinue.cli.failures import ExitCode, Failure, Refusal
-from retinue.cli.finding import Finder
-from retinue.cli.following import RunFollower, ending, finish, summary
+from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.remote import Remote, remote
-from retinue.cli.screen import Column, Json, Screen, moment
-
-_HELP = """\
-/file PATH   put a file into the session's workspace
-/files       list the workspace
-/new         begin a new session
-/help        this list
-/quit        leave (the session stays: retinue chat AGENT --session last)
-Ctrl-C stops an answer, Ctrl-D leaves."""
-
-_FILES: list[Column] = [("PATH", "path"), ("BYTES", lambda file: str(file.get("size", "")))]
+from retinue.cli.screen import Column, moment
 
 
 @remote
@@ -48,6 +33,10 @@ def chat(
 
     Without TEXT a conversation begins; with a pipe on standard input, that is the text.
     """
+    from retinue.cli.conversation import Conversation
+    from retinue.cli.deciding import decider
+    from retinue.cli.following import finish
+
     words = " ".join(text or [])
     if not words and not sys.stdin.isatty():
         words = sys.stdin.read().strip()
@@ -66,105 +55,6 @@ def chat(
         finish(cli, run, follower)
 
 
-class Conversation:
-    """Messages of one person to one agent in one session, which is made with the first of them."""
-
-    def __init__(
-        self,
-        cli: Remote,
-        agent: str,
-        decide: Decider,
-        *,
-        session: str | None = None,
-        multitask: str | None = None,
-    ) -> None:
-        finder = Finder(cli.client)
-        self._cli = cli
-        self._name = agent
-        self._agent_id = finder.agent(agent)
-        self._decide = decide
-        self._multitask = multitask
-        self._session_id = finder.session(session) if session else None
-
-    @property
-    def session_id(self) -> str:
-        """The session's id; it is made now when there is none yet."""
-        if self._session_id is None:
-            self._session_id = str(self._cli.client.post("/v1/my/chat", {})["session_id"])
-        return self._session_id
-
-    def say(self, text: str) -> Json:
-        """Send a message and return what the server accepted, without waiting for the answer."""
-        body = {"content": text, "target_agent": self._agent_id, "multitask": self._multitask}
-        accepted: Json = self._cli.client.post(
-            f"/v1/my/chat/{self.session_id}/messages",
-            {key: value for key, value in body.items() if value is not None},
-        )
-        return accepted
-
-    def ask(self, text: str) -> tuple[Json, RunFollower]:
-        """Send a message and follow its run to the end. Ctrl-C cancels the run, a second one leaves it alone."""
-        accepted = self.say(text)
-        run_id = str(accepted["run_id"])
-        follower = RunFollower(self._cli.client, self._cli.screen, decide=self._decide)
-        after = stream_start(accepted)
-        try:
-            return follower.follow(run_id, after), follower
-        except KeyboardInterrupt:
-            follower.transcript.note("(stopping; Ctrl-C again leaves it running)", style="yellow")
-            with suppress(Refusal):  # it may have ended by itself
-                self._cli.client.post(f"/v1/my/runs/{run_id}/cancel", {"reason": "stopped at the terminal"})
-            return follower.follow(run_id, after), follower
-
-    def upload(self, path: Path) -> None:
-        """Put a file into the session's workspace."""
-        item = upload(self._cli, self.session_id, path, path.name)
-        self._cli.screen.note(f"  · {item['path']} ({item['size']} bytes) is in the workspace", style="dim")
-
-    def go_on_and_on(self) -> None:
-        """Read lines from the terminal and answer them, until the person leaves."""
-        screen = self._cli.screen
-        if screen.as_json:
-            raise Failure("A conversation has no JSON form; give a text.", ExitCode.USAGE)
-        _enable_history()
-        screen.note(f"Talking to {self._name}. /help lists what else you can type.", style="dim")
-        while True:
-            try:
-                line = input("you> ").strip()
-            except (EOFError, KeyboardInterrupt):
-                screen.note("")
-                return
-            if line in ("/quit", "/exit"):
-                return
-            if not line:
-                continue
-            try:
-                self._command(screen, line) if line.startswith("/") else self._turn(screen, line)
-            except Failure as failure:
-                if failure.code in (ExitCode.REFUSED, ExitCode.UNAVAILABLE):
-                    raise
-                screen.note(str(failure), style="red")
-
-    def _turn(self, screen: Screen, line: str) -> None:
-        run, follower = self.ask(line)
-        if run["status"] != "completed":
-            screen.note(ending(run), style="red")
-        follower.transcript.note(summary(run), style="dim")
-
-    def _command(self, screen: Screen, line: str) -> None:
-        command, _, rest = line.partition(" ")
-        if command == "/file" and rest:
-            self.upload(Path(rest).expanduser())
-        elif command == "/files":
-            path = f"/v1/my/chat/{self.session_id}/files"
-            screen.table(_FILES, self._cli.client.pages(path), empty="The workspace is empty.")
-        elif command == "/new":
-            self._session_id = None
-            screen.note("A new session.", style="dim")
-        else:
-            screen.note(_HELP)
-
-
 @remote
 def sessions(cli: Remote, limit: Annotated[int, typer.Option("--limit", min=0)] = 20) -> None:
     """List your chat sessions, the newest first."""
@@ -174,39 +64,6 @@ def sessions(cli: Remote, limit: Annotated[int, typer.Option("--limit", min=0)] 
         ("CREATED", lambda item: moment(item.get("created_at"))),
     ]
     cli.show_all(cli.client.pages("/v1/my/chat", limit=limit), columns, empty="No sessions.")
-
-
-def upload(cli: Remote, session_id: str, path: Path, name: str) -> Json:
-    """Put a file into a session's workspace under ``name``.
-
-    Raises:
-        Failure: the file cannot be read, or the server refuses it.
-    """
-    try:
-        with path.open("rb") as file:
-            answer = cli.client.request(
-                "POST",
-                f"/v1/my/chat/{session_id}/files",
-                files={"file": (name, file, "application/octet-stream")},
-                params={"path": name},
-                timeout=300,
-            )
-    except OSError as error:
-        raise Failure(f"{path} cannot be read: {error.strerror}", ExitCode.USAGE) from None
-    item: Json = answer.json()
-    return item
-
-
-def stream_start(accepted: Json) -> str | None:
-    """Return the position before a message, from the stream URL the server gave with it."""
-    return parse_qs(urlsplit(str(accepted.get("stream") or "")).query).get("after", [None])[0]
-
-
-def _enable_history() -> None:
-    with suppress(ImportError):
-        import readline
-
-        readline.set_history_length(500)
 
 
 def add_to(program: typer.Typer) -> None:

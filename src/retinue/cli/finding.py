@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from retinue.cli.client import Client
 from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.screen import Json
+
+if TYPE_CHECKING:
+    from retinue.cli.client import Client
 
 _RECENT = 200
 """How many of the newest things are searched for the end of an id."""

@@ -24,7 +24,7 @@ class Transcript:
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
-        self._live = sys.stdout.isatty() and not screen.as_json
+        self._live = screen.is_terminal and not screen.as_json
         self._text = ""
         self._attempt = 0
         self._joined = True

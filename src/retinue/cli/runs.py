@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from retinue.cli.finding import Finder
-from retinue.cli.following import RunFollower, finish
 from retinue.cli.remote import Limit, Remote, remote
 from retinue.cli.screen import Column, Json, compact, duration, moment, money, seconds_between
 
@@ -116,9 +115,7 @@ def steps(cli: Remote, run: RunName) -> None:
 @remote
 def watch(cli: Remote, run: RunName) -> None:
     """Follow a run live until it ends; approvals are asked for on the way. Exit code 6 when it does not succeed."""
-    run_id = Finder(cli.client).run(run)
-    follower = RunFollower(cli.client, cli.screen)
-    finish(cli, follower.follow(run_id), follower)
+    _follow(cli, Finder(cli.client).run(run))
 
 
 @runs.command()
@@ -141,8 +138,7 @@ def retry(
     run_id = Finder(cli.client).run(run)
     item = cli.client.post(f"/v1/my/runs/{run_id}/retry")
     if wait:
-        follower = RunFollower(cli.client, cli.screen)
-        finish(cli, follower.follow(str(item["run_id"])), follower)
+        _follow(cli, str(item["run_id"]))
     else:
         cli.done(f"The run is {item['status']}.", item)
 
@@ -160,6 +156,13 @@ def reconcile(
     body = {"call_id": call, "outcome": outcome, **({"result": result} if result is not None else {})}
     item = cli.client.post(f"/v1/my/runs/{Finder(cli.client).run(run)}/reconcile", body)
     cli.done(f"The run is {item['status']}.", item)
+
+
+def _follow(cli: Remote, run_id: str) -> None:
+    from retinue.cli.following import RunFollower, finish
+
+    follower = RunFollower(cli.client, cli.screen)
+    finish(cli, follower.follow(run_id), follower)
 
 
 def step_list(answer: Any) -> list[Json]:

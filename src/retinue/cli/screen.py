@@ -69,10 +69,14 @@ def compact(value: object, limit: int = 100) -> str:
 
 
 class Screen:
-    """Where a command prints. With ``as_json`` standard output carries one JSON document and nothing else."""
+    """Where a command prints. With ``as_json`` standard output carries one JSON document and nothing else.
 
-    def __init__(self, as_json: bool = False) -> None:
+    ``is_terminal`` is whether a person reads standard output as it is written.
+    """
+
+    def __init__(self, as_json: bool = False, *, is_terminal: bool | None = None) -> None:
         self.as_json = as_json
+        self.is_terminal = sys.stdout.isatty() if is_terminal is None else is_terminal
         self._consoles: dict[str, Console] = {}
 
     @property
