@@ -14,6 +14,7 @@ A room's ``api.py`` uses::
     async def login(services: Annotated[Services, Depends(services_of)], ...) -> Tokens: ...
 """
 
+from retinue.web.app import create_app
 from retinue.web.catalogue import Catalogue, Streamed
 from retinue.web.deferred import Deferred
 from retinue.web.etags import IfMatch, check_match, etag, set_etag
@@ -25,6 +26,8 @@ from retinue.web.paging import Page, Paging, WantedPage, cursor, read_cursor
 from retinue.web.problems import Problem, problems
 from retinue.web.routing import Router
 from retinue.web.scope import exchange_here, public, scoped, services_of
+from retinue.web.server import Server
+from retinue.web.streams import Streams
 
 __all__ = [
     "Catalogue",
@@ -40,9 +43,12 @@ __all__ = [
     "Permission",
     "Problem",
     "Router",
+    "Server",
     "Streamed",
+    "Streams",
     "WantedPage",
     "check_match",
+    "create_app",
     "cursor",
     "etag",
     "exchange_here",

@@ -36,26 +36,17 @@ class Shown:
 
     Attributes:
         position: the tenant's position; 0 for a frame, which has none and cannot be resumed from.
-        name: the stream's name for it.
-        session, run: what it belongs to, for filters.
         sse: the bytes of the event stream.
     """
 
-    __slots__ = ("_data", "_text", "name", "position", "run", "session", "sse")
+    __slots__ = ("_data", "_text", "position", "sse")
 
-    def __init__(self, position: int, name: str, session: UUID | None, run: UUID | None, data: bytes) -> None:
+    def __init__(self, position: int, name: str, data: bytes) -> None:
         self.position = position
-        self.name = name
-        self.session = session
-        self.run = run
         self._data = data
         self._text: str | None = None
-        head = (
-            b"id: %d\nevent: %b\ndata: " % (position, name.encode())
-            if position
-            else b"event: %b\ndata: " % (name.encode())
-        )
-        self.sse = head + data + b"\n\n"
+        mark = b"id: %d\n" % position if position else b""
+        self.sse = b"%bevent: %b\ndata: %b\n\n" % (mark, name.encode(), data)
 
     def text(self) -> str:
         """Return it as a message of the WebSocket: the same document with the ``id`` inside."""
@@ -82,12 +73,12 @@ class Filter:
     run: UUID | None = None
     names: frozenset[str] | None = None
 
-    def wants(self, shown: Shown) -> bool:
-        """Return whether it passes; the owner was looked at before."""
+    def wants(self, name: str, session: UUID | None, run: UUID | None) -> bool:
+        """Return whether something of this name passes; whose it is was looked at before."""
         return (
-            (self.session is None or self.session == shown.session)
-            and (self.run is None or self.run == shown.run)
-            and (self.names is None or shown.name in self.names)
+            (self.session is None or self.session == session)
+            and (self.run is None or self.run == run)
+            and (self.names is None or name in self.names)
         )
 
 
@@ -119,8 +110,9 @@ class Catalogue:
         owner = event.meta.owner
         if wanted.owner != owner if owner else streamed.resource not in wanted.resources:
             return None
-        shown = self.written(streamed, event)
-        return shown if wanted.wants(shown) else None
+        if not wanted.wants(streamed.name, event.meta.session, event.meta.run):
+            return None
+        return self.written(streamed, event)
 
     def written(self, streamed: Streamed, event: Encoded) -> Shown:
         """Write an event the way clients get it."""
@@ -136,7 +128,7 @@ class Catalogue:
             orjson.dumps(meta.session),
             orjson.dumps(meta.run),
         )
-        return Shown(event.position, streamed.name, meta.session, meta.run, data)
+        return Shown(event.position, streamed.name, data)
 
 
 def written_frame(frame: Frame, timestamp: bytes) -> Shown:
@@ -153,4 +145,4 @@ def written_frame(frame: Frame, timestamp: bytes) -> Shown:
         orjson.dumps(frame.session_id),
         orjson.dumps(frame.run_id),
     )
-    return Shown(0, DELTA, frame.session_id, frame.run_id, data)
+    return Shown(0, DELTA, data)

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from pydantic import BaseModel
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 
-class Deferred(JSONResponse):
+class Deferred(Response):
     """Says "accepted" to the idempotency store and waits for the real answer once the scope has committed.
 
     ``?wait=true`` needs it: the run it waits for starts with the commit. A repetition with the same idempotency key
     gets the accepted answer, with the URL of what is going on.
 
     Args:
-        accepted: the answer when nobody waits, as JSON.
+        accepted: the answer when nobody waits.
         finish: waits, without holding the scope, and returns the response; faults become problems.
         status_code: of the accepted answer.
     """
 
+    media_type = "application/json"
+
     def __init__(
-        self, accepted: Any, finish: Callable[[], Awaitable[Response | None]], *, status_code: int = 202
+        self, accepted: BaseModel, finish: Callable[[], Awaitable[Response | None]], *, status_code: int = 202
     ) -> None:
-        super().__init__(accepted, status_code)
+        super().__init__(accepted.model_dump_json(by_alias=True), status_code)
         self._finish = finish
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -16,6 +16,7 @@ from starlette.responses import Response
 from retinue.kernel import BadInput, Fault, NotFound, PayloadTooLarge, Unavailable
 from retinue.kernel import faults as all_faults
 from retinue.web.exchange import exchange_of
+from retinue.web.idempotency import Replayed
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ async def _on_fault(request: Request, error: Exception) -> Response:
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # registered for nothing else
+    assert isinstance(error, RequestValidationError | WebSocketRequestValidationError)  # registered for nothing else
     return _answer(request, invalid(error.errors()))
 
 
@@ -156,6 +157,11 @@ def field_path(location: Sequence[str | int]) -> str:
     where = [str(part) for part in location]
     inside = where[1:] if where and where[0] in ("body", "query", "path", "header", "cookie") else where
     return ".".join(inside) or (where[0] if where else "body")
+
+
+async def _on_replayed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Replayed)  # registered for nothing else
+    return error.answer.response()
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
@@ -187,6 +193,8 @@ def install(app: FastAPI) -> None:
     """Answer every error of the application as a problem."""
     app.add_exception_handler(Fault, _on_fault)
     app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(WebSocketRequestValidationError, _on_invalid)
+    app.add_exception_handler(Replayed, _on_replayed)
     app.add_exception_handler(HTTPException, _on_http)
 
 

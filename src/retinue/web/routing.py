@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, params
 from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -83,14 +83,26 @@ class Router(APIRouter):
         tags: Iterable[str] = (),
         responses: dict[int | str, dict[str, Any]] | None = None,
     ) -> None:
-        super().__init__(prefix=prefix, tags=list(tags), responses=responses, route_class=Route)
+        super().__init__(
+            prefix=prefix,
+            tags=list(tags),
+            responses=responses,
+            route_class=Route,
+            generate_unique_id_function=_operation_id,
+        )
 
 
 def check_route(route: BaseRoute) -> None:
     """Refuse a room's route that was not made by a :class:`Router`: its caller and body would go unchecked.
 
     Raises:
-        LookupError: it was not.
+        LookupError: it was not, or it lies in a router inside the router.
     """
-    if isinstance(route, APIRoute) and not isinstance(route, Route):
-        raise LookupError(f"{route.path} was not made by retinue.web.Router")
+    if not isinstance(route, Route | APIWebSocketRoute):
+        where = getattr(route, "path", "a router inside a router")
+        raise LookupError(f"{where}: make routes with retinue.web.Router, and list each router in the manifest")
+
+
+def _operation_id(route: APIRoute) -> str:
+    """Name an operation for generated clients: ``agents_create``."""
+    return f"{route.tags[0]}_{route.name}" if route.tags else route.name

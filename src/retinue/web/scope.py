@@ -14,9 +14,9 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from retinue.database import Database
-from retinue.kernel import Clock, Forbidden, NotFound, Scope, Services
+from retinue.kernel import Forbidden, NotFound, Scope, Services
 from retinue.web.exchange import Exchange, exchange_of
-from retinue.web.gate import Credential, Gate
+from retinue.web.gate import Credential, Entry, Gate
 from retinue.web.idempotency import Idempotency
 from retinue.web.limits import Limits
 from retinue.web.routing import Cell
@@ -48,7 +48,7 @@ def scoped(resource: str, action: str) -> Any:
                 tenant_id=tenant_id,
                 actor=entry.actor,
                 uow=uow,
-                clock=services.get(Clock),  # type: ignore[type-abstract]  # services are found by their protocol
+                clock=connection.app.state.clock,
                 services=services,
                 user_id=entry.user_id,
                 role=entry.role,
@@ -64,6 +64,25 @@ def scoped(resource: str, action: str) -> Any:
 
     open_scope.retinue_cell = cell  # type: ignore[attr-defined]  # read by routing.cell_of
     return Depends(open_scope, scope="function")
+
+
+async def admitted(connection: HTTPConnection, resource: str, action: str) -> tuple[UUID, Entry]:
+    """Let the caller of a WebSocket in, and let go of the transaction at once: the connection may last for hours.
+
+    Raises:
+        Unauthenticated, NotFound, Forbidden: as :func:`scoped`.
+    """
+    exchange = exchange_of(connection.scope)
+    credential = exchange.caller()
+    gate: Gate = connection.app.state.gate
+    services: Services = connection.app.state.services
+    tenant_id = await _tenant(connection, credential, gate)
+    async with services.get(Database).transaction(tenant_id) as uow:
+        entry = await gate.enter(credential, tenant_id, uow)
+    _check(gate, entry.role, entry.scopes, Cell(resource, action))
+    services.get(Limits).remember(credential, entry.user_id)
+    exchange.user = str(entry.user_id)
+    return tenant_id, entry
 
 
 def public() -> Any:

@@ -1,0 +1,206 @@
+"""All live streams of this process: their channels, how many there are, and whether they may still be open."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from retinue.kernel import Clock, Fault, Settings, Unavailable
+from retinue.ledger import Feed
+from retinue.live import Live
+from retinue.web.catalogue import Catalogue
+from retinue.web.channel import Channel, Track
+from retinue.web.connection import Connection
+from retinue.web.gate import Credential, Entry, Gate
+from retinue.web.metrics import CUT, STREAMS
+
+log = logging.getLogger(__name__)
+
+QUIET_SECONDS = 15.0
+RECHECK_SECONDS = 2.5
+STALLED_SECONDS = 60.0
+UNCHECKED_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class _Holder:
+    """Somebody who holds streams: rights are checked once for all of them."""
+
+    credential: Credential
+    tenant_id: UUID
+    entry: Entry
+    connections: set[Connection] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Shared:
+    """A tenant's channel, opened by whoever came first, and how many use it or wait for it."""
+
+    opening: asyncio.Task[Channel]
+    users: int = 0
+
+    def tracks(self) -> Iterable[Track]:
+        """Return the tracks of the channel; none while it is being opened."""
+        if not self.opening.done() or self.opening.cancelled() or self.opening.exception() is not None:
+            return ()
+        return self.opening.result().tracks()
+
+    async def close(self) -> None:
+        """Close the channel, or stop opening it."""
+        if not self.opening.done():
+            self.opening.cancel()
+        elif not self.opening.cancelled() and self.opening.exception() is None:
+            await self.opening.result().close()
+
+
+class Streams:
+    """Opens, watches and ends live streams; a service."""
+
+    def __init__(
+        self, settings: Settings, catalogue: Catalogue, feed: Feed, live: Live, gate: Gate, clock: Clock
+    ) -> None:
+        self.catalogue = catalogue
+        self._limit = settings.stream_limit
+        self._feed = feed
+        self._live = live
+        self._gate = gate
+        self._clock = clock
+        self._channels: dict[UUID, _Shared] = {}
+        self._holders: dict[tuple[str, UUID], _Holder] = {}
+        self._backlogs = asyncio.Semaphore(4)
+        self._count = 0
+        self._checked_at = time.monotonic()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closing = False
+
+    async def close(self) -> None:
+        """End every stream in good order; clients reconnect, elsewhere or later. No new one is opened."""
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        for holder in list(self._holders.values()):
+            self._end_all(holder, "restart")
+
+    def count(self) -> int:
+        """Return how many streams are open."""
+        return self._count
+
+    @asynccontextmanager
+    async def channel(self, tenant_id: UUID) -> AsyncIterator[Channel]:
+        """Yield the tenant's channel; it is there as long as somebody uses it.
+
+        Raises:
+            Unavailable: the database does not answer, the server is stopping, or it has as many streams as it may.
+        """
+        if self._closing:
+            raise Unavailable("The server is stopping. Connect again.", retry_after=1)
+        if self._count >= self._limit:
+            raise Unavailable(f"This server has {self._limit} live streams and takes no more.", retry_after=10)
+        shared = self._channels.get(tenant_id)
+        if shared is None:
+            shared = self._channels[tenant_id] = _Shared(asyncio.create_task(self._open(tenant_id)))
+        self._count += 1
+        shared.users += 1
+        try:
+            # Shielded: one client's going away must not stop the opening that others wait for.
+            yield await asyncio.shield(shared.opening)
+        finally:
+            self._count -= 1
+            shared.users -= 1
+            if shared.users == 0:
+                if self._channels.get(tenant_id) is shared:
+                    del self._channels[tenant_id]
+                await shared.close()
+
+    async def _open(self, tenant_id: UUID) -> Channel:
+        if not self._tasks:
+            self._checked_at = time.monotonic()
+            self._tasks = [
+                asyncio.create_task(self._regularly(1.0, self._look_around), name="streams-watch"),
+                asyncio.create_task(self._regularly(RECHECK_SECONDS, self._recheck), name="streams-recheck"),
+            ]
+        channel = Channel(tenant_id, self.catalogue, self._feed, self._backlogs)
+        await channel.open(self._live)
+        return channel
+
+    @asynccontextmanager
+    async def held(
+        self, connection: Connection, credential: Credential, tenant_id: UUID, entry: Entry, kind: str
+    ) -> AsyncIterator[None]:
+        """Watch over a stream while it is open."""
+        key = (credential.subject, tenant_id)
+        holder = self._holders.get(key)
+        if holder is None:
+            holder = self._holders[key] = _Holder(credential, tenant_id, entry)
+        holder.connections.add(connection)
+        gauge = STREAMS.labels(kind)
+        gauge.inc()
+        try:
+            yield
+        finally:
+            gauge.dec()
+            holder.connections.discard(connection)
+            if not holder.connections and self._holders.get(key) is holder:
+                del self._holders[key]
+            if connection.ended:
+                CUT.labels(connection.ended).inc()
+
+    # Watching
+
+    async def _regularly(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()
+            except Exception:
+                log.exception("watching the live streams failed; it goes on")
+
+    async def _look_around(self) -> None:
+        """Show quiet streams alive; end those that expired or do not move."""
+        now, monotonic = self._clock.now(), time.monotonic()
+        for shared in list(self._channels.values()):
+            for track in shared.tracks():
+                if monotonic - track.last_sent >= QUIET_SECONDS:
+                    track.last_sent = monotonic
+                    for connection in tuple(track.quick):
+                        connection.keep_alive()
+        for holder in list(self._holders.values()):
+            for connection in list(holder.connections):
+                if connection.expires_at is not None and connection.expires_at <= now:
+                    connection.end("expired")
+                elif connection.busy_since and monotonic - connection.busy_since > STALLED_SECONDS:
+                    connection.end("slow")
+
+    async def _recheck(self) -> None:
+        """Ask the gate about everybody who holds a stream; end those of who lost the right, or whose rights changed.
+
+        While the database is away nobody can be checked; after a minute of that all streams end.
+        """
+        holders = list(self._holders.values())
+        if not holders:
+            self._checked_at = time.monotonic()
+            return
+        try:
+            entries = await self._gate.standing([(holder.credential, holder.tenant_id) for holder in holders])
+        except Fault:
+            if time.monotonic() - self._checked_at > UNCHECKED_SECONDS:
+                for holder in holders:
+                    self._end_all(holder, "rights cannot be checked")
+            return
+        self._checked_at = time.monotonic()
+        for holder, entry in zip(holders, entries, strict=True):
+            if entry is None or self._gate.permits(entry.role, entry.scopes, "events", "read") != "allow":
+                self._end_all(holder, "not allowed any more")
+            elif (entry.role, entry.scopes) != (holder.entry.role, holder.entry.scopes):
+                self._end_all(holder, "rights changed")
+
+    def _end_all(self, holder: _Holder, reason: str) -> None:
+        for connection in list(holder.connections):
+            connection.end(reason)
