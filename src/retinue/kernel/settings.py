@@ -61,6 +61,7 @@ class Settings(BaseSettings):
         default=None, description="the model of agents that name none, such as openai:gpt-5-mini"
     )
     model_timeout: float = Field(default=120.0, gt=0, description="seconds a model call may take")
+    model_stall: float = Field(default=60.0, gt=0, description="seconds between two pieces of an answer")
     model_attempts: int = Field(default=3, ge=1, le=10, description="tries of one model before the next")
 
     # Identity
