@@ -23,7 +23,7 @@ from retinue.web.gate import Credential, Entry, Gate, Permission
 from retinue.web.health import Health
 from retinue.web.limits import limit_login
 from retinue.web.paging import Page, Paging, WantedPage, cursor, read_cursor
-from retinue.web.problems import Problem, problems
+from retinue.web.problems import Problem, invalid, problems, refused
 from retinue.web.routing import Router
 from retinue.web.scope import exchange_here, public, scoped, services_of
 from retinue.web.server import Server
@@ -52,10 +52,12 @@ __all__ = [
     "cursor",
     "etag",
     "exchange_here",
+    "invalid",
     "limit_login",
     "problems",
     "public",
     "read_cursor",
+    "refused",
     "scoped",
     "services_of",
     "set_etag",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
+import orjson
 from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -24,9 +26,14 @@ class Deferred(Response):
     media_type = "application/json"
 
     def __init__(
-        self, accepted: BaseModel, finish: Callable[[], Awaitable[Response | None]], *, status_code: int = 202
+        self,
+        accepted: BaseModel | Mapping[str, Any],
+        finish: Callable[[], Awaitable[Response | None]],
+        *,
+        status_code: int = 202,
     ) -> None:
-        super().__init__(accepted.model_dump_json(by_alias=True), status_code)
+        content = accepted.model_dump_json() if isinstance(accepted, BaseModel) else orjson.dumps(accepted)
+        super().__init__(content, status_code)
         self._finish = finish
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from retinue.kernel import BadInput, Fault, NotFound, PayloadTooLarge, Unavailable
+from retinue.kernel import BadInput, Fault, PayloadTooLarge, Unavailable
 from retinue.kernel import faults as all_faults
 from retinue.web.exchange import exchange_of
 from retinue.web.idempotency import Replayed
@@ -126,6 +126,11 @@ def problem_response(fault: Fault, trace_id: str) -> Response:
     return Response(document(fault, trace_id), fault.status, headers=fault.headers, media_type=MEDIA_TYPE)
 
 
+def refused(request: Request, fault: Fault) -> Response:
+    """Return a fault as the route's own answer, so that the scope commits what was recorded along with the refusal."""
+    return problem_response(fault, exchange_of(request.scope).trace_id)
+
+
 def _answer(request: Request, fault: Fault) -> Response:
     return problem_response(fault, exchange_of(request.scope).trace_id)
 
@@ -196,18 +201,3 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(WebSocketRequestValidationError, _on_invalid)
     app.add_exception_handler(Replayed, _on_replayed)
     app.add_exception_handler(HTTPException, _on_http)
-
-
-__all__ = [
-    "MEDIA_TYPE",
-    "FieldError",
-    "Internal",
-    "Malformed",
-    "NotFound",
-    "Problem",
-    "document",
-    "install",
-    "invalid",
-    "problem_response",
-    "problems",
-]
