@@ -10,6 +10,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 import httpx2
@@ -92,6 +93,12 @@ async def resolve(host: str, port: int) -> Sequence[str]:
     """Ask the system for the addresses of a host."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+@cache
+def system_tls() -> ssl.SSLContext:
+    """Return the check of certificates against the system's authorities; made once, it takes a tenth of a second."""
+    return httpx2.create_ssl_context(trust_env=False)
 
 
 class AddressCheck:

@@ -8,7 +8,6 @@ import re
 import ssl
 import zlib
 from collections.abc import Callable
-from functools import cache
 from html import unescape
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import httpx2
 
 from retinue import __version__
-from retinue.tools.addresses import AddressCheck, AddressRefused, CheckedTransport, Resolve, resolve
+from retinue.tools.addresses import AddressCheck, AddressRefused, CheckedTransport, Resolve, resolve, system_tls
 from retinue.tools.calls import Tool, ToolContext, ToolFault, ToolOutcome
 from retinue.tools.labels import Effect, Labels, Trust
 
@@ -99,7 +98,7 @@ class HttpFetch:
         raise ToolFault(f"The page was not fetched: more than {MOST_REDIRECTS} redirects.")
 
     def _client(self) -> httpx2.AsyncClient:
-        tls = self._tls or _system_tls()
+        tls = self._tls or system_tls()
         inner = self._inner() if self._inner else None
         return httpx2.AsyncClient(
             transport=CheckedTransport(self._check, tls=tls, inner=inner, most_bytes=LARGEST_PAGE),
@@ -152,12 +151,6 @@ def fetch_tool(fetch: HttpFetch) -> Tool:
         labels=Labels(effect=Effect.FETCH, output=Trust.UNTRUSTED, private=False, idempotent=True),
         handler=fetch,
     )
-
-
-@cache
-def _system_tls() -> ssl.SSLContext:
-    # Made once: reading the system's authorities takes a tenth of a second.
-    return httpx2.create_ssl_context(trust_env=False)
 
 
 async def _outcome(url: httpx2.URL, response: httpx2.Response) -> ToolOutcome:
