@@ -39,7 +39,7 @@ FIELDS: list[Column] = [
     ("autonomy", "autonomy"),
     ("tool policy", lambda agent: _pairs(agent.get("tool_policy"))),
     ("limits", lambda agent: _pairs(agent.get("limits"))),
-    ("cache", lambda agent: _cache(agent)),
+    ("cache", lambda agent: f"{agent['cache_seconds']} s" if agent.get("cache_seconds") else "-"),
     ("output schema", lambda agent: compact(agent["output_schema"]) if agent.get("output_schema") else "-"),
     ("created", lambda agent: moment(agent.get("created_at"))),
     ("changed", lambda agent: moment(agent.get("changed_at"))),
@@ -90,10 +90,10 @@ def versions(cli: Remote, agent: AgentName, limit: Limit = 50) -> None:
     path = f"/v1/my/agents/{Finder(cli.client).agent(agent)}/versions"
     columns: list[Column] = [
         ("VERSION", "version"),
-        ("CHANGED", lambda item: moment(item.get("changed_at") or item.get("created_at"))),
-        ("NAME", lambda item: _definition(item).get("name", "-")),
-        ("MODEL", lambda item: _definition(item).get("model") or "-"),
-        ("INSTRUCTIONS", lambda item: compact(_definition(item).get("instructions", ""), 60)),
+        ("SINCE", lambda item: moment(item["created_at"])),
+        ("NAME", lambda item: item["definition"]["name"]),
+        ("MODEL", lambda item: item["definition"].get("model") or "-"),
+        ("INSTRUCTIONS", lambda item: compact(item["definition"].get("instructions", ""), 60)),
     ]
     cli.show_all(cli.client.pages(path, limit=limit), columns, empty="There are no versions.")
 
@@ -243,7 +243,7 @@ def _given(
         "autonomy": autonomy,
         "tool_policy": dict(_pair("--policy", text) for text in policy) if policy else None,
         "limits": dict(_limit(text) for text in limits) if limits else None,
-        "cache": {"seconds": cache} if cache is not None else None,
+        "cache_seconds": cache,
         "output_schema": json_option("--output-schema", schema) if schema else None,
         "priority": priority,
     }
@@ -260,9 +260,11 @@ _DEFINITION = (
     "autonomy",
     "tool_policy",
     "limits",
-    "cache",
+    "cache_seconds",
     "output_schema",
     "priority",
+    "temperature",
+    "max_tokens",
 )
 
 
@@ -272,11 +274,6 @@ def _merged(before: Json, given: Json) -> Json:
     for key, value in given.items():
         after[key] = {**(before.get(key) or {}), **value} if key in ("tool_policy", "limits") else value
     return after
-
-
-def _definition(version: Json) -> Json:
-    inner = version.get("definition")
-    return inner if isinstance(inner, dict) else version
 
 
 def _or_file(text: str) -> str:
@@ -318,8 +315,3 @@ def _limit(text: str) -> tuple[str, Any]:
 
 def _pairs(value: Any) -> str:
     return ", ".join(f"{key} {'none' if item is None else item}" for key, item in (value or {}).items())
-
-
-def _cache(agent: Json) -> str:
-    seconds = (agent.get("cache") or {}).get("seconds")
-    return f"{seconds} s" if seconds else "-"

@@ -112,6 +112,7 @@ class Client:
         body: object = None,
         content: bytes | None = None,
         files: dict[str, Any] | None = None,
+        form: dict[str, str] | None = None,
         params: dict[str, object] | None = None,
         headers: dict[str, str] | None = None,
         timeout: float | None = None,
@@ -130,6 +131,7 @@ class Client:
             "json": body,
             "content": content,
             "files": files,
+            "data": form,
             "params": _present(params),
             "timeout": httpx.USE_CLIENT_DEFAULT if timeout is None else httpx.Timeout(timeout, connect=5.0),
         }

@@ -135,7 +135,7 @@ def upload(cli: Remote, session_id: str, path: Path, name: str) -> Json:
                 "POST",
                 f"/v1/my/chat/{session_id}/files",
                 files={"file": (name, file, "application/octet-stream")},
-                params={"path": name},
+                form={"path": name},
                 timeout=300,
             )
     except OSError as error:

@@ -16,9 +16,9 @@ LetterName = Annotated[str, typer.Argument(metavar="RUN", help="Id, the end of o
 
 COLUMNS: list[Column] = [
     ("RUN", "run_id"),
-    ("CAUSE", lambda letter: compact((letter.get("error") or {}).get("detail") or letter.get("reason") or "", 80)),
+    ("CAUSE", lambda letter: compact((letter.get("error") or {}).get("detail") or "", 80)),
     ("ATTEMPTS", "attempts"),
-    ("SINCE", lambda letter: moment(letter.get("ended_at") or letter.get("created_at"))),
+    ("SINCE", lambda letter: moment(letter.get("ended_at"))),
 ]
 
 

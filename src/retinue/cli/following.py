@@ -102,6 +102,7 @@ class RunFollower:
         self._client = client
         self._decide = decide or decider(screen)
         self._asked: set[str] = set()
+        self._shown_calls: set[str] = set()
         self.transcript = Transcript(screen)
         self.message: Json | None = None
         self.events: list[LiveEvent] = []
@@ -116,10 +117,10 @@ class RunFollower:
             "approval_required": self._approval_required,
             "approval_decided": self._approval_decided,
             "tool_request": self._tool,
-            "task_completed": self._tool_ended,
+            "task_progress": self._progress,
             "run_waiting": self._waiting,
             "budget_warning": lambda payload: self.transcript.note(f"Budget: {compact(payload)}", style="yellow"),
-            "system_notice": lambda payload: self.transcript.note(compact(payload.get("text") or payload)),
+            "system_notice": lambda payload: self.transcript.step(compact(payload)),
         }
 
     def follow(self, run_id: str, after: str | None = None) -> Json:
@@ -161,9 +162,8 @@ class RunFollower:
         if run["status"] in ENDED:
             return self._ended(run_id)
         if run["status"] == "waiting":
-            for approval in self._client.pages("/v1/my/approvals", status="pending", limit=200):
-                if approval["run_id"] == run_id:
-                    self._approval_required(approval)
+            for approval in self._client.pages("/v1/my/approvals", status="pending", run=run_id):
+                self._approval_required(approval)
         return None
 
     def _ended(self, run_id: str) -> Json:
@@ -213,19 +213,23 @@ class RunFollower:
                 self._approval_required(approval)
 
     def _approval_decided(self, payload: Json) -> None:
-        decision = payload.get("status") or payload.get("decision")
-        self.transcript.step(f"{decision}{_because(payload)}")
+        self.transcript.step(f"{payload.get('status')}{_because(payload)}")
 
     def _tool(self, payload: Json) -> None:
-        arguments = payload.get("arguments")
-        self.transcript.step(f"{payload.get('tool') or payload.get('name')}({_arguments(arguments)})")
+        self._shown_calls.add(str(payload.get("call_id")))
+        self.transcript.step(f"{payload.get('name')}({_arguments(payload.get('arguments'))})")
 
-    def _tool_ended(self, payload: Json) -> None:
+    def _progress(self, payload: Json) -> None:
+        if payload.get("kind") != "tool":
+            return
         if payload.get("failed"):
-            self.transcript.step(f"{payload.get('tool') or payload.get('name')} failed")
+            self.transcript.step(f"{payload.get('name')} failed: {compact(payload.get('content'), 120)}")
+        elif str(payload.get("call_id")) not in self._shown_calls:
+            took = duration(float(payload.get("milliseconds") or 0) / 1000)
+            self.transcript.step(f"{payload.get('name')} ({took})")
 
     def _waiting(self, payload: Json) -> None:
-        kinds = {str(item.get("kind")) for item in payload.get("on") or payload.get("waiting_on") or []}
+        kinds = {str(item.get("kind")) for item in payload.get("on") or []}
         if "stop" in kinds:
             self.transcript.note("(the tenant or the agent is stopped; the run waits)", style="yellow")
         if "reconcile" in kinds:

@@ -47,11 +47,11 @@ STEPS: list[Column] = [
     ("STEP", "step"),
     ("KIND", "kind"),
     ("NAME", "name"),
-    ("STATUS", "status"),
-    ("TOOK", lambda step: duration(seconds_between(step.get("started_at"), step.get("ended_at")))),
-    ("TOKENS", lambda step: _tokens(step.get("tokens"))),
-    ("COST", lambda step: money(_cost(step.get("cost")))),
-    ("DETAIL", lambda step: _detail(step)),
+    ("STATUS", lambda step: "from cache" if step.get("from_cache") else str(step["status"])),
+    ("TOOK", lambda step: duration(step["milliseconds"] / 1000)),
+    ("TOKENS", "tokens"),
+    ("COST", lambda step: f"${step['cost']}" if step.get("cost") is not None else "-"),
+    ("DETAIL", lambda step: compact(step.get("arguments") or step.get("result") or "", 60)),
 ]
 EVENTS: list[Column] = [
     ("POSITION", "position"),
@@ -186,17 +186,3 @@ def _error(run: Json) -> str:
 
 def _waiting(run: Json) -> str:
     return "\n".join(compact(item) for item in run.get("waiting_on") or []) or "-"
-
-
-def _tokens(tokens: object) -> str:
-    if isinstance(tokens, dict):
-        return " + ".join(str(count) for count in tokens.values())
-    return "-" if tokens is None else str(tokens)
-
-
-def _cost(cost: object) -> Json | None:
-    return cost if isinstance(cost, dict) else {"amount": cost} if cost is not None else None
-
-
-def _detail(step: Json) -> str:
-    return compact(step.get("arguments") or step.get("result") or "", 60)

@@ -23,6 +23,7 @@ COLUMNS: list[Column] = [
     ("NAME", "name"),
     ("ROLE", "role"),
     ("KIND", lambda tenant: "personal" if tenant.get("personal") else "organisation"),
+    ("STOPPED", lambda tenant: moment(tenant.get("stopped_at"))),
     ("ID", "tenant_id"),
 ]
 MEMBERS: list[Column] = [("E-MAIL", "email"), ("NAME", "name"), ("ROLE", "role"), ("USER", "user_id")]
@@ -83,6 +84,14 @@ def remove(cli: Remote, tenant: TenantName, member: MemberName) -> None:
     tenant_id = _entered(cli, tenant)
     cli.client.delete(f"/v1/tenants/{tenant_id}/members/{Finder(cli.client).member(tenant_id, member)}")
     cli.done(f"{member} is no longer a member of {tenant}.")
+
+
+@tenants.command()
+@remote
+def leave(cli: Remote, tenant: TenantName) -> None:
+    """Leave an organisation."""
+    cli.client.post(f"/v1/tenants/{_entered(cli, tenant)}/leave")
+    cli.done(f"You have left {tenant}.")
 
 
 @tenants.command()
