@@ -5,14 +5,17 @@ from retinue.database.embedded import EmbeddedPostgres, FolderInUse
 from retinue.database.faults import translated
 from retinue.database.migrate import current_revision, expected_revision, migrate
 from retinue.database.roles import prepare_database
+from retinue.database.selfcheck import NotFenced, require_fences
 
 __all__ = [
     "Database",
     "EmbeddedPostgres",
     "FolderInUse",
+    "NotFenced",
     "current_revision",
     "expected_revision",
     "migrate",
     "prepare_database",
+    "require_fences",
     "translated",
 ]
