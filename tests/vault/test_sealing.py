@@ -87,7 +87,7 @@ def test_a_damaged_root_key_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "root.key"
     path.write_bytes(content)
     path.chmod(0o600)
-    with pytest.raises(VaultLocked, match="root.key"):
+    with pytest.raises(VaultLocked, match=r"root\.key"):
         FileKeyRing.open(path)
 
 

@@ -1,0 +1,113 @@
+"""Lets callers in: the web's :class:`~retinue.web.Gate`, on the credentials of ``identity`` and the members here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from retinue.database import Database
+from retinue.identity import Credentials
+from retinue.kernel import Actor, ActorKind, Clock, NotFound, Services, Unauthenticated, UnitOfWork
+from retinue.tenancy import permissions
+from retinue.web import Credential, Entry, Permission
+
+_ENTER_LOGIN = "SELECT * FROM tenancy_enter_login($1, $2, $3, $4, $5)"
+_ENTER_EXTERNAL = "SELECT * FROM tenancy_enter_external($1, $2, $3)"
+_ENTER_KEY = "SELECT * FROM tenancy_enter_key($1, $2, $3, true)"
+_STANDING = "SELECT * FROM tenancy_standing($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+
+
+class DoorKeeper:
+    """Implements :class:`retinue.web.Gate`; ``identity.install`` must have run before."""
+
+    def __init__(self, services: Services) -> None:
+        self._credentials = services.get(Credentials)
+        self._database = services.get(Database)
+        self._clock = services.get(Clock)  # type: ignore[type-abstract]  # services are found by their protocol
+
+    async def identify(self, headers: Mapping[str, str], client: str) -> Credential | None:
+        """Return what the headers prove; see :meth:`retinue.web.Gate.identify`."""
+        return await self._credentials.identify(headers)
+
+    async def home(self, credential: Credential) -> UUID:
+        """Return the tenant to work in by default; see :meth:`retinue.web.Gate.home`."""
+        return await self._credentials.home(credential)
+
+    async def enter(self, credential: Credential, tenant_id: UUID, uow: UnitOfWork) -> Entry:
+        """Let the caller into the tenant; see :meth:`retinue.web.Gate.enter`."""
+        query, arguments = _question(credential, tenant_id, self._clock.now())
+        row = await uow.queries.fetchrow(query, *arguments)
+        if row is None or not row["r_alive"]:
+            if credential.claims["kind"] == "external":
+                raise NotFound("tenant")  # a user who is new here is a member of nothing yet
+            raise Unauthenticated(_ENDED[credential.claims["kind"]])
+        entry = _entry(row, is_key=credential.kind == "key")
+        if entry is None:
+            raise NotFound("tenant")
+        return entry
+
+    async def standing(self, holders: Sequence[tuple[Credential, UUID]]) -> Sequence[Entry | None]:
+        """Ask again for many at once; see :meth:`retinue.web.Gate.standing`."""
+        found: list[Entry | None] = [None] * len(holders)
+        if not holders:
+            return found
+        async with self._database.routing() as queries:
+            rows = await queries.fetch(_STANDING, *_columns(holders), self._clock.now())
+        for row in rows:
+            n = row["r_n"] - 1
+            if row["r_alive"]:
+                found[n] = _entry(row, is_key=holders[n][0].kind == "key")
+        return found
+
+    def permits(self, role: str, scopes: frozenset[str] | None, resource: str, action: str) -> Permission:
+        """Look the cell up in the permission table."""
+        return permissions.permits(role, scopes, resource, action)
+
+
+_ENDED = {
+    "login": "This login has ended. Sign in again.",
+    "key": "This API key does not exist, has expired or was revoked.",
+}
+
+
+def _question(credential: Credential, tenant_id: UUID, now: datetime) -> tuple[str, tuple[object, ...]]:
+    claims = credential.claims
+    if claims["kind"] == "login":
+        login_id, version = UUID(claims["login"]), int(claims["version"])
+        return _ENTER_LOGIN, (credential.user_id, login_id, version, tenant_id, now)
+    if claims["kind"] == "external":
+        return _ENTER_EXTERNAL, (claims["issuer"], claims["subject"], tenant_id)
+    return _ENTER_KEY, (bytes.fromhex(claims["digest"]), tenant_id, now)
+
+
+def _entry(row: Any, *, is_key: bool) -> Entry | None:
+    """Return the entry of somebody whose credential is alive; None for no member of the tenant."""
+    if row["r_role"] is None:
+        return None
+    if not is_key:
+        return Entry(Actor(ActorKind.USER, row["r_user"]), row["r_user"], row["r_role"])
+    scopes = None if row["r_scopes"] is None else frozenset(row["r_scopes"])
+    return Entry(Actor(ActorKind.API_KEY, row["r_key"]), row["r_user"], row["r_role"], scopes)
+
+
+def _columns(holders: Sequence[tuple[Credential, UUID]]) -> list[list[object]]:
+    """Turn holders into the arrays that the function takes: one per column, one element per holder."""
+    rows = []
+    for credential, tenant_id in holders:
+        claims = credential.claims
+        login, version, digest = claims.get("login"), claims.get("version"), claims.get("digest")
+        rows.append(
+            (
+                claims["kind"],
+                tenant_id,
+                credential.user_id,
+                UUID(login) if login else None,
+                int(version) if version else None,
+                bytes.fromhex(digest) if digest else None,
+                claims.get("issuer"),
+                claims.get("subject"),
+            )
+        )
+    return [list(column) for column in zip(*rows, strict=True)]

@@ -1,0 +1,144 @@
+"""The permission table: (role, resource, action) -> allow, ask or deny. What is not in it is denied.
+
+Each role has what the one below it has, and more. The table says what a role may do at all; predicates in the rooms
+(one's own things, the last admin, money left) only tighten it. The page docs/permissions.md is generated from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal, cast, get_args
+
+from retinue.web import Permission
+
+Role = Literal["viewer", "member", "manager", "admin"]
+
+Resource = Literal[
+    "profile",
+    "tenants",
+    "members",
+    "keys",
+    "agents",
+    "sessions",
+    "messages",
+    "files",
+    "runs",
+    "approvals",
+    "events",
+    "budgets",
+    "secrets",
+    "stop",
+    "deadletters",
+    "metrics",
+]
+
+Action = Literal[
+    "create",
+    "read",
+    "list",
+    "change",
+    "delete",
+    "decide",
+    "cancel",
+    "retry",
+    "pause",
+    "stop",
+    "resume",
+    "export",
+    "import",
+    "leave",
+]
+
+ROLES: tuple[Role, ...] = get_args(Role)
+RESOURCES: tuple[Resource, ...] = get_args(Resource)
+ACTIONS: tuple[Action, ...] = get_args(Action)
+
+Cells = Mapping[Resource, Mapping[Action, Permission]]
+
+_VIEWER: Cells = {
+    "profile": {"read": "allow", "change": "allow"},
+    "tenants": {"create": "allow", "list": "allow", "read": "allow"},
+    "members": {"list": "allow", "read": "allow", "leave": "allow"},
+    "keys": {"create": "allow", "list": "allow", "read": "allow", "delete": "allow"},
+    "agents": {"list": "allow", "read": "allow"},
+    "sessions": {"list": "allow", "read": "allow"},
+    "messages": {"list": "allow", "read": "allow"},
+    "files": {"list": "allow", "read": "allow"},
+    "runs": {"list": "allow", "read": "allow"},
+    "approvals": {"list": "allow", "read": "allow"},
+    "events": {"list": "allow", "read": "allow"},
+    "budgets": {"list": "allow", "read": "allow"},
+    "deadletters": {"list": "allow", "read": "allow"},
+    "metrics": {"list": "allow", "read": "allow"},
+}
+
+_MEMBER: Cells = {
+    "agents": {
+        "create": "allow",
+        "change": "allow",
+        "delete": "allow",
+        "pause": "allow",
+        "resume": "allow",
+        "export": "allow",
+        "import": "allow",
+    },
+    "sessions": {"create": "allow", "change": "allow", "delete": "allow"},
+    "messages": {"create": "allow"},
+    "files": {"create": "allow", "change": "allow", "delete": "allow"},
+    "runs": {"create": "allow", "change": "allow", "cancel": "allow", "retry": "allow", "export": "allow"},
+    "approvals": {"decide": "allow", "change": "allow", "delete": "allow"},
+    "deadletters": {"change": "allow", "retry": "allow", "delete": "allow"},
+}
+
+_MANAGER: Cells = {
+    "budgets": {"create": "allow", "change": "allow", "delete": "allow"},
+    "secrets": {"list": "allow", "read": "allow"},
+    "stop": {"stop": "allow", "resume": "allow"},
+    "metrics": {"export": "allow"},
+}
+
+_ADMIN: Cells = {
+    "tenants": {"change": "allow"},
+    "members": {"create": "allow", "change": "allow", "delete": "allow"},
+    "secrets": {"create": "allow", "change": "allow", "delete": "allow"},
+}
+
+_ADDED: Mapping[Role, Cells] = {"viewer": _VIEWER, "member": _MEMBER, "manager": _MANAGER, "admin": _ADMIN}
+
+
+def _unfolded() -> Mapping[tuple[str, str, str], Permission]:
+    table: dict[tuple[str, str, str], Permission] = {}
+    so_far: dict[tuple[str, str], Permission] = {}
+    for role in ROLES:
+        for resource, actions in _ADDED[role].items():
+            so_far.update({(resource, action): permission for action, permission in actions.items()})
+        table.update({(role, resource, action): permission for (resource, action), permission in so_far.items()})
+    return MappingProxyType(table)
+
+
+TABLE = _unfolded()
+"""The whole table, without the cells that deny."""
+
+
+def permits(role: str, scopes: frozenset[str] | None, resource: str, action: str) -> Permission:
+    """Look a cell up.
+
+    Args:
+        role: the caller's role in the tenant.
+        scopes: what an API key is limited to, as ``resource:action`` or ``resource:*``; None for no further limit.
+        resource: what it is about.
+        action: what the caller wants with it.
+    """
+    if scopes is not None and f"{resource}:{action}" not in scopes and f"{resource}:*" not in scopes:
+        return "deny"
+    return TABLE.get((role, resource, action), "deny")
+
+
+def as_role(text: str) -> Role:
+    """Return a stored role as what it is.
+
+    Raises:
+        ValueError: there is no such role.
+    """
+    return ROLES[ROLES.index(cast(Role, text))]

@@ -1,0 +1,28 @@
+"""The manifest of the room ``tenancy``."""
+
+from __future__ import annotations
+
+from retinue.kernel import Room
+from retinue.tenancy import events
+from retinue.tenancy.api import profile, tenants
+from retinue.tenancy.views import PROJECTION
+from retinue.web import Streamed
+
+ROOM = Room(
+    name="tenancy",
+    events=(
+        events.TenantCreated,
+        events.TenantRenamed,
+        events.MemberAdded,
+        events.MemberChanged,
+        events.MemberRemoved,
+        events.TenantStopped,
+        events.TenantResumed,
+    ),
+    projections=(PROJECTION,),
+    routers=(profile, tenants),
+    streamed={
+        "tenant.stopped": Streamed("system_notice", lambda data: {"notice": "stopped", "reason": data["reason"]}),
+        "tenant.resumed": Streamed("system_notice", lambda data: {"notice": "resumed"}),
+    },
+)
