@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import File, Form, Query, UploadFile
@@ -12,19 +13,20 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
-from retinue.chat import commands, files, views
+from retinue.chat import commands, views
 from retinue.chat.commands import Multitask, Sent
 from retinue.chat.views import ChatMessage, ChatSession
 from retinue.chat.waiting import wait_for_end
 from retinue.database import Database
 from retinue.kernel import Actor, ActorKind, BadInput, Clock, NotYetAvailable, Scope, Services, Settings, parse_id
 from retinue.runs import RunView, find_run, present
-from retinue.tools import Workspace
+from retinue.tools import Entry, Workspace, save_upload
 from retinue.web import Deferred, Page, Router, WantedPage, problems, scoped
 
 router = Router(prefix="/v1/my/chat", tags=["chat"], responses=problems(404))
 
 LONGEST_WAIT = 600.0
+_PIECE = 1 << 20
 
 
 class NewSession(BaseModel):
@@ -159,12 +161,16 @@ async def delete_session(scope: Annotated[Scope, scoped("sessions", "delete")], 
     await commands.delete_session(scope, parse_id(session_id, "session"))
 
 
+_SENT: dict[int | str, dict[str, Any]] = {
+    200: {"model": Answered, "description": "With `wait=true`: the run has ended"}
+}
+
+
 @router.post(
     "/{session_id}/messages",
     status_code=202,
     response_model=Accepted,
-    responses={200: {"model": Answered, "description": "With `wait=true`: the run has ended"}}
-    | problems(402, 409, 501),
+    responses=_SENT | problems(402, 409, 501),
 )
 async def send_message(
     scope: Annotated[Scope, scoped("messages", "create")],
@@ -257,6 +263,15 @@ def _workspace(scope: Scope, session_id: UUID) -> Workspace:
     return Workspace.of_session(scope.service(Settings), scope.tenant_id, session_id)
 
 
+async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
+    while piece := await file.read(_PIECE):
+        yield piece
+
+
+def _stored(workspace: Workspace) -> list[Entry]:
+    return [entry for entry in workspace.entries(recursive=True) if not entry.folder]
+
+
 @router.post("/{session_id}/files", status_code=201, responses=problems(409))
 async def upload(
     scope: Annotated[Scope, scoped("files", "create")],
@@ -273,7 +288,8 @@ async def upload(
     existing = await views.lock_session(scope, session)
     if existing is not None and existing.owner_id != scope.owner():
         await views.find_session(scope, session)
-    stored = await files.store(_workspace(scope, session), target, file.file)
+    limit = scope.service(Settings).upload_limit
+    stored = await save_upload(_workspace(scope, session), target, _pieces(file), limit=limit)
     await commands.note_upload(scope, session, stored)
     return FileView(path=stored.path, size=stored.size, sha256=stored.sha256)
 
@@ -282,7 +298,7 @@ async def upload(
 async def list_files(scope: Annotated[Scope, scoped("files", "list")], session_id: str) -> Files:
     """List the files of a session's workspace, those its agents wrote too."""
     session = await views.find_session(scope, parse_id(session_id, "session"))
-    found = await files.listed(_workspace(scope, session.session_id))
+    found = await asyncio.to_thread(_stored, _workspace(scope, session.session_id))
     return Files(
         items=[
             FileView(path=one.path, size=one.size, changed_at=datetime.fromtimestamp(one.changed_at, UTC))
@@ -303,7 +319,7 @@ async def download(scope: Annotated[Scope, scoped("files", "read")], session_id:
 
     def pieces() -> Iterator[bytes]:
         with source:
-            while piece := source.read(1 << 20):
+            while piece := source.read(_PIECE):
                 yield piece
 
     # Never shown as a page of this server: a stored HTML file must not run with its reader's rights.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
@@ -10,12 +11,12 @@ from uuid import UUID
 from retinue import agents, runs
 from retinue.chat import views
 from retinue.chat.events import FileUploaded, MessageCreated, MessageSent, SessionDeleted, SessionStarted
-from retinue.chat.files import Upload
 from retinue.chat.views import ChatMessage, ChatSession
 from retinue.kernel import Conflict, NotFound, Scope, new_id
 from retinue.ledger import Event, append
 from retinue.providers import Message, Text
 from retinue.runs import EndedRun, Started
+from retinue.tools import Upload
 
 Multitask = Literal["enqueue", "reject", "interrupt"]
 
@@ -96,10 +97,9 @@ async def send_message(
 
 
 async def _interrupt(scope: Scope, run_id: UUID) -> None:
-    try:
+    # A conflict means that it ended by itself meanwhile: then its end lets the next one go on.
+    with suppress(Conflict):
         await runs.cancel(scope, run_id, "interrupted by the next message")
-    except Conflict:
-        pass  # it ended by itself meanwhile: then its end lets the next one go on
 
 
 async def delete_session(scope: Scope, session_id: UUID) -> None:

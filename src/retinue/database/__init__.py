@@ -5,7 +5,8 @@ from retinue.database.embedded import EmbeddedPostgres, FolderInUse
 from retinue.database.faults import translated
 from retinue.database.migrate import current_revision, expected_revision, migrate
 from retinue.database.roles import prepare_database
-from retinue.database.selfcheck import NotFenced, require_fences
+from retinue.database.selfcheck import NotFenced, findings, require_fences
+from retinue.database.selfcheck import self_check
 
 __all__ = [
     "Database",
@@ -14,8 +15,10 @@ __all__ = [
     "NotFenced",
     "current_revision",
     "expected_revision",
+    "findings",
     "migrate",
     "prepare_database",
     "require_fences",
+    "self_check",
     "translated",
 ]

@@ -1,4 +1,4 @@
-"""What happens in a run. Its stream ``run:<id>`` is its journal: nothing else is needed to go on, look back or replay."""
+"""What happens in a run. Its stream ``run:<id>`` is its journal: it suffices to go on, to look back and to replay."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -10,13 +9,13 @@ from retinue import approvals
 from retinue.agents import AgentDefinition
 from retinue.kernel import Scope
 from retinue.runs.rules import Call, RunState
-from retinue.tools import UNLABELLED, Autonomy, Decision, Labels, Tool, Verdict, needs_approval
+from retinue.tools import UNLABELLED, Autonomy, Decision, Labels, OpenTools, Tool, ToolFault, Verdict, needs_approval
 
 
 class Judgement:
     """The tools of one activation and the policy over them."""
 
-    def __init__(self, run_id: UUID, agent_id: UUID, agent: AgentDefinition, tools: Mapping[str, Tool]) -> None:
+    def __init__(self, run_id: UUID, agent_id: UUID, agent: AgentDefinition, tools: OpenTools) -> None:
         self._run_id = run_id
         self._agent_id = agent_id
         self._agent = agent
@@ -29,7 +28,7 @@ class Judgement:
 
     def acts(self, call: Call) -> bool:
         """Whether the call changes something, so that its start is recorded before it acts."""
-        return call.tool in self._tools and self.labels(call.tool).changes_something
+        return self._tools.get(call.tool) is not None and self.labels(call.tool).changes_something
 
     async def judge(self, scope: Scope, call: Call, state: RunState) -> approvals.ApprovalRequest | str | None:
         """Return None when the call may act, a question for a person, or the text of a refusal."""
@@ -38,8 +37,8 @@ class Judgement:
             return f"There is no tool {call.tool}."
         try:
             arguments = call.parsed()
-        except ValueError as error:
-            return f"The arguments of {call.tool} cannot be read: {error}."
+        except ToolFault as error:
+            return str(error)
         if tool.labels.waits:
             return self._question(state, call, arguments)
         decision = self._decide(tool, bool(state.tainted_by))
@@ -59,18 +58,10 @@ class Judgement:
         )
 
     async def _learnt(self, scope: Scope, call: Call, state: RunState) -> bool:
-        """Whether a person has said "always" to this tool of this agent; it never counts in a tainted run's egress."""
-        if self._agent.tool_policy.get(call.tool) == Verdict.ASK:
+        """Whether a person has said "always" to this tool of this agent; that never counts in a tainted run."""
+        if state.tainted_by or self._agent.tool_policy.get(call.tool) == "ask":
             return False
-        if await approvals.rule_for(scope, self._agent_id, call.tool) != "allow":
-            return False
-        labels = self.labels(call.tool)
-        return (
-            needs_approval(
-                labels, Autonomy(self._agent.autonomy), Verdict.ALLOW, tainted=bool(state.tainted_by)
-            ).verdict
-            is Verdict.ALLOW
-        )
+        return await approvals.rule_for(scope, self._agent_id, call.tool) == "allow"
 
     def _request(
         self, state: RunState, call: Call, tool: Tool, arguments: dict[str, Any], reason: str

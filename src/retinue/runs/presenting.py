@@ -113,7 +113,8 @@ def present(run: RunRow) -> RunView:
 def present_state(run_id: UUID, state: RunState) -> RunView:
     """Show a run as of an earlier version, folded from its stream."""
     requested = state.requested
-    assert requested is not None and state.requested_at is not None
+    assert requested is not None
+    assert state.requested_at is not None
     paid = [turn.answer for turn in state.turns if not turn.from_cache]
     return RunView(
         run_id=run_id,

@@ -6,7 +6,6 @@ takeover costs one read, and a run can be looked at as of any version.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -40,6 +39,7 @@ from retinue.runs.events import (
     ToolUnknown,
     Wait,
 )
+from retinue.tools import read_arguments
 
 
 class Status(StrEnum):
@@ -93,14 +93,11 @@ class Call:
         """Return the arguments: a person's edit, or what the model wrote.
 
         Raises:
-            ValueError: the model wrote no JSON object.
+            ToolFault: the model wrote no JSON object; the text is for the model.
         """
         if self.arguments is not None:
             return self.arguments
-        value = json.loads(self.raw_arguments or "{}")
-        if not isinstance(value, dict):
-            raise ValueError("the arguments are not a JSON object")
-        return value
+        return read_arguments(self.raw_arguments)
 
 
 @dataclass(slots=True)

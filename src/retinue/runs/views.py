@@ -88,16 +88,11 @@ _COLUMNS = (
 
 
 def _run(row: Row) -> RunRow:
-    return RunRow(
-        *(row[n] for n in range(6)),
-        Status(row[6]),
-        *(row[n] for n in range(7, 21)),
-        json.loads(row[21]) if row[21] else [],
-        json.loads(row[22]) if row[22] else None,
-        row[23],
-        row[24],
-        row[25],
-    )
+    values: list[Any] = [row[n] for n in range(26)]
+    values[6] = Status(values[6])
+    values[21] = json.loads(values[21]) if values[21] else []
+    values[22] = json.loads(values[22]) if values[22] else None
+    return RunRow(*values)
 
 
 class _Changes:
@@ -197,8 +192,8 @@ async def project_run(scope: Scope, batch: Sequence[Recorded[Event]]) -> None:
 
 async def _insert(scope: Scope, run_id: UUID, first: RunRequested, at: datetime, changes: _Changes) -> None:
     await scope.queries.execute(
-        "INSERT INTO runs (tenant_id, run_id, session_id, agent_id, agent_version, owner_id, reply_id, status, version, "
-        "priority, epoch, attempts, created_at, started_at, ready, has_slot) "
+        "INSERT INTO runs (tenant_id, run_id, session_id, agent_id, agent_version, owner_id, reply_id, status, "
+        "version, priority, epoch, attempts, created_at, started_at, ready, has_slot) "
         "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15)",
         scope.tenant_id,
         run_id,

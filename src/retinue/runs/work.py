@@ -1,4 +1,4 @@
-"""What a worker does with a run: claim it, then step by step ask the model and carry out calls until it ends or waits."""
+"""What a worker does with a run: claim it, ask the model and carry out calls, step by step, until it ends or waits."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ from retinue.runs.rules import (
     lost_calls,
 )
 from retinue.runs.views import RunRow, find_run
-from retinue.tools import OpenTools, Toolbox, ToolContext, Trust, workspace_of
+from retinue.tools import OpenTools, Toolbox, ToolContext, Trust, Workspace
 from retinue.vault import provider_secrets, tenant_secrets
 
 log = logging.getLogger(__name__)
@@ -194,6 +194,7 @@ class _Drive:
         self.settings = services.get(Settings)
         self.journal: Journal
         self.tools: OpenTools
+        self.specs: list[ToolSpec] = []
         self.credentials: Credentials | None = None
         self.history: list[Message] = []
         self._secrets: dict[str, str] = {}
@@ -241,10 +242,15 @@ class _Drive:
         agent = await self._read_once(state)
         self.journal = Journal(self.services, self.tenant_id, self.run_id, state, agent)
         self.journal.trace_id = trace_id
+        toolbox = self.services.get(Toolbox)
+        servers = toolbox.check((), agent.mcp)
         self.tools = await self.activation.unless_stopped(
-            self.services.get(Toolbox).open(agent.tools, agent.mcp, tenant_id=self.tenant_id, secrets=self._secrets)
+            toolbox.open(agent.tools, servers, tenant_id=self.tenant_id, secrets=self._secrets)
         )
-        self.journal.judgement = Judgement(self.run_id, requested.agent_id, agent, self.tools.by_name)
+        for problem in self.tools.problems:
+            log.warning("run %s: %s", self.run_id, problem)
+        self.specs = [ToolSpec(spec.name, spec.description, spec.parameters) for spec in self.tools.specs()]
+        self.journal.judgement = Judgement(self.run_id, requested.agent_id, agent, self.tools)
 
     async def _read_once(self, state: RunState) -> AgentDefinition:
         """Read what does not change while the run goes on: definition, history, keys."""
@@ -327,7 +333,7 @@ class _Drive:
             models=[agent.model, *agent.fallbacks] if agent.model else list(agent.fallbacks),
             instructions=agent.instructions,
             messages=conversation(self.history, self.journal.state),
-            tools=[ToolSpec(tool.name, tool.description, tool.parameters) for tool in self.tools.by_name.values()],
+            tools=self.specs,
             output_schema=agent.output_schema,
             max_tokens=agent.max_tokens,
             temperature=agent.temperature,
@@ -406,7 +412,8 @@ class _Drive:
 
     async def _call(self, call: Call) -> None:
         requested = self.journal.state.requested
-        assert requested is not None and self.journal.judgement is not None
+        assert requested is not None
+        assert self.journal.judgement is not None
         refusal = self.journal.judgement.answer_without_acting(call) if call.decision else None
         if refusal is not None:
             content, failed = refusal
@@ -414,7 +421,7 @@ class _Drive:
                 ToolCompleted(call_id=call.call_id, tool=call.tool, content=content, failed=failed)
             )
             return
-        tool = self.tools.by_name.get(call.tool)
+        tool = self.tools.get(call.tool)
         if tool is None:
             text = f"The tool {call.tool} is not there any more."
             await self.journal.record(ToolCompleted(call_id=call.call_id, tool=call.tool, content=text, failed=True))
@@ -445,7 +452,7 @@ class _Drive:
             run_id=self.run_id,
             call_id=call.call_id,
             idempotency_key=call.key or f"{self.run_id}:{call.call_id}",
-            workspace=workspace_of(self.settings.data, self.tenant_id, requested.session_id),
+            workspace=Workspace.of_session(self.settings, self.tenant_id, requested.session_id).root,
             settings=self.settings,
             clock=self.services.get(Clock),  # type: ignore[type-abstract]  # services are found by their protocol
             secrets=self._secrets,
