@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
-from retinue.database.database import Database
 from retinue.kernel import Queries, Row
 
 # Ids and routing of work, read across tenants by the workers; never content.
@@ -24,28 +23,11 @@ ROUTING_TABLES: Final = frozenset({"api_keys", "members", "tenants", "tenant_key
 FENCE: Final = "(tenant_id = (NULLIF(current_setting('app.tenant_id'::text, true), ''::text))::uuid)"
 
 
-class NotFenced(Exception):
-    """The database would not keep tenants apart; ``findings`` has one line for each reason."""
+async def self_check(queries: Queries) -> list[str]:
+    """Return what is wrong for the role of this connection, one line each that names the thing; empty when all is well.
 
-    def __init__(self, findings: list[str]) -> None:
-        super().__init__("\n".join(findings))
-        self.findings = findings
-
-
-async def require_fences(database: Database) -> None:
-    """Check the database as this process sees it.
-
-    Raises:
-        NotFenced: a tenant's rows would not be safe; the server must not start.
+    The server must not start on a database with findings.
     """
-    async with database.routing() as queries:
-        found = await findings(queries)
-    if found:
-        raise NotFenced(found)
-
-
-async def findings(queries: Queries) -> list[str]:
-    """Return what is wrong, one line each that names the thing and what to do; empty when all is well."""
     found: list[str] = []
     for check in _CHECKS:
         found.extend(await check(queries))
