@@ -13,7 +13,7 @@ from retinue import identity
 from retinue.agents.room import ROOM as AGENTS
 from retinue.approvals.room import ROOM as APPROVALS
 from retinue.chat.room import ROOM as CHAT
-from retinue.database import Database, EmbeddedPostgres, current_revision, expected_revision, migrate, require_fences
+from retinue.database import Database, EmbeddedPostgres, current_revision, expected_revision, migrate, self_check
 from retinue.dispatch import Dispatcher
 from retinue.identity.room import ROOM as IDENTITY
 from retinue.kernel import Clock, Fault, Room, Services, Settings, SystemClock, Unavailable
@@ -67,8 +67,7 @@ class House:
 
         Raises:
             FolderInUse: another server runs on the data folder.
-            CannotStart: the database is not migrated.
-            NotFenced: it would not keep tenants apart.
+            CannotStart: the database is not migrated, or would not keep tenants apart.
             VaultLocked: the root key is missing, readable by others, or another database's.
             Unavailable: the database cannot be reached.
         """
@@ -82,7 +81,7 @@ class House:
         dsn, owner_dsn = await self.open_database_server(serve=serve)
         await self._bring_up_to_date(dsn, owner_dsn)
         database = await self.open_pool(dsn)
-        await require_fences(database)
+        await self._refuse_unless_fenced(database)
         await self._add_services(database)
         for room in ROOMS:
             if room.start is not None:
@@ -118,6 +117,12 @@ class House:
         await database.open()
         self._closing.append(database)
         return database
+
+    async def _refuse_unless_fenced(self, database: Database) -> None:
+        async with database.routing() as queries:
+            findings = await self_check(queries)
+        if findings:
+            raise CannotStart("The database does not keep tenants apart:\n" + "\n".join(f"  {one}" for one in findings))
 
     async def _add_services(self, database: Database) -> None:
         services, settings = self.services, self.settings

@@ -5,20 +5,18 @@ from retinue.database.embedded import EmbeddedPostgres, FolderInUse
 from retinue.database.faults import translated
 from retinue.database.migrate import current_revision, expected_revision, migrate
 from retinue.database.roles import prepare_database
-from retinue.database.selfcheck import NotFenced, findings, require_fences
+from retinue.database.selfcheck import self_check
 from retinue.database.selfcheck import self_check
 
 __all__ = [
     "Database",
     "EmbeddedPostgres",
     "FolderInUse",
-    "NotFenced",
     "current_revision",
     "expected_revision",
-    "findings",
     "migrate",
     "prepare_database",
-    "require_fences",
+    "self_check",
     "self_check",
     "translated",
 ]
