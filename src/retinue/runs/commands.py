@@ -23,7 +23,7 @@ from retinue.runs.events import (
     RunRetried,
     ToolReconciled,
 )
-from retinue.runs.rules import ENDED, RETRYABLE, CallStatus, RunState, Status, fold
+from retinue.runs.rules import ENDED, RETRYABLE, CallStatus, RunState, Status, fold, fold_now
 from retinue.runs.views import RunRow, find_run, open_runs, set_routing
 
 ADVANCE = "run.advance"
@@ -95,24 +95,15 @@ async def start_run(
     facts: list[Event] = [requested]
     if here:
         facts.append(RunActivated(worker_id=dispatcher.worker_id, epoch=1))
-    version = await append(scope, stream_of(run_id), 0, facts, session_id=session_id, run_id=run_id)
+    await append(scope, stream_of(run_id), 0, facts, session_id=session_id, run_id=run_id)
     if here:
-        state = fold([], RunState())
-        _apply_now(scope, state, facts)
-        state.version = version
+        state = fold_now(RunState(), facts, scope.clock.now())
         scope.service(Starter).begin(scope.services, scope, run_id, state)
         return Started(run_id, reply_id, Status.RUNNING)
     await set_routing(scope, run_id, ready=not blocked, has_slot=slot)
     if slot:
         await wake(scope, ADVANCE, run_id, priority=priority)
     return Started(run_id, reply_id, Status.QUEUED)
-
-
-def _apply_now(scope: Scope, state: RunState, facts: list[Event]) -> None:
-    from retinue.runs.rules import apply
-
-    for fact in facts:
-        apply(state, fact, scope.clock.now())
 
 
 async def unblock(scope: Scope, run_id: UUID) -> None:

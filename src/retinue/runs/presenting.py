@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -181,8 +182,6 @@ def present_steps(state: RunState) -> list[StepView]:
 
 
 def _arguments(raw: str, edited: dict[str, Any] | None) -> dict[str, Any]:
-    import json
-
     if edited is not None:
         return edited
     try:

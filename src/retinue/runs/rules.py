@@ -168,6 +168,14 @@ def fold(recorded: Iterable[Recorded[Event]], state: RunState | None = None) -> 
     return state
 
 
+def fold_now(state: RunState, facts: Sequence[Event], at: datetime) -> RunState:
+    """Bring ``state`` forward by facts that are being recorded right now."""
+    for fact in facts:
+        apply(state, fact, at)
+        state.version += 1
+    return state
+
+
 def apply(state: RunState, fact: Event, at: datetime) -> None:
     """Bring ``state`` forward by one fact; facts it does not know change nothing."""
     handler = _APPLY.get(type(fact))

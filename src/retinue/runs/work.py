@@ -54,6 +54,7 @@ from retinue.runs.rules import (
     Status,
     conversation,
     fold,
+    fold_now,
     lost_calls,
 )
 from retinue.runs.views import RunRow, find_run
@@ -121,16 +122,8 @@ async def _claim(services: Services, tenant_id: UUID, run_id: UUID) -> tuple[Run
             return None
         facts = await _activation(scope, state, dispatcher.worker_id)
         await record(scope, run, *facts)
-        for fact in facts:
-            _apply(state, fact, scope)
-        state.version += len(facts)
+        fold_now(state, facts, scope.clock.now())
         return state, next((one.meta.trace for one in recorded if one.meta.trace), "")
-
-
-def _apply(state: RunState, fact: Event, scope: Scope) -> None:
-    from retinue.runs.rules import apply
-
-    apply(state, fact, scope.clock.now())
 
 
 async def _may_go_on(scope: Scope, run: RunRow) -> bool:
