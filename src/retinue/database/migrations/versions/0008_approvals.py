@@ -60,4 +60,4 @@ def upgrade() -> None:
     );
     """)
     tenant_table("approvals", "SELECT, INSERT, UPDATE")
-    tenant_table("approval_rules", "SELECT, INSERT, DELETE")
+    tenant_table("approval_rules")  # UPDATE is for FOR UPDATE: a rule is locked before it is removed

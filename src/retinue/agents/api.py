@@ -1,0 +1,166 @@
+"""The doors to HTTP: your agents, their versions, pausing, and YAML. An agent is named by its id or its name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import Depends, Path, Query, Request, Response
+from starlette.requests import ClientDisconnect
+
+from retinue.agents import commands, views, yaml_form
+from retinue.agents.rules import IDLE, Agent
+from retinue.agents.shapes import AgentVersion, AgentView, NewAgent, definition_of, shape_of, view_of
+from retinue.kernel import BadInput, Scope, UnsupportedMediaType
+from retinue.web import (
+    Exchange,
+    IfMatch,
+    Page,
+    Router,
+    WantedPage,
+    check_match,
+    exchange_here,
+    problems,
+    scoped,
+    set_etag,
+)
+
+router = Router(prefix="/v1/my/agents", tags=["agents"])
+
+Reference = Annotated[str, Path(description="the agent's id or name")]
+
+_YAML_TYPES = frozenset({"text/yaml", "application/yaml", "application/x-yaml", "text/x-yaml"})
+_YAML_EXAMPLE = "spec_version: 1\nname: Librarian\ninstructions: Answer from the files.\ntools: [files]\n"
+_YAML_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"text/yaml": {"schema": {"type": "string"}, "example": _YAML_EXAMPLE}},
+    }
+}
+_YAML_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"description": "the definition", "content": {"text/yaml": {"schema": {"type": "string"}}}}
+}
+
+
+@router.post("", status_code=201, responses=problems(409))
+async def create_agent(
+    scope: Annotated[Scope, scoped("agents", "create")], response: Response, body: NewAgent
+) -> AgentView:
+    """Make an agent."""
+    return await _shown(scope, await commands.create(scope, definition_of(body)), response)
+
+
+@router.get("")
+async def list_agents(scope: Annotated[Scope, scoped("agents", "list")], page: WantedPage) -> Page[AgentView]:
+    """Your agents, oldest first."""
+    after = page.after(UUID)
+    found = await views.owned(scope, scope.owner(), after[0] if after else None, page.limit + 1)
+    busy = await commands.activity(scope, [agent.agent_id for agent in found])
+    return page.page(
+        found, lambda agent: view_of(agent, busy.get(agent.agent_id, IDLE)), lambda agent: (str(agent.agent_id),)
+    )
+
+
+async def _yaml_body(request: Request, exchange: Annotated[Exchange, Depends(exchange_here)]) -> bytes:
+    """Read the body before the scope opens: a slow caller must not hold a transaction."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type not in _YAML_TYPES:
+        raise UnsupportedMediaType("Send text/yaml.")
+    try:
+        raw = await request.body()
+    except ClientDisconnect:
+        raise BadInput("The body ended too early.", field="body") from None
+    exchange.body = raw  # so that an idempotency key stands for this body and no other
+    return raw
+
+
+@router.post("/import", status_code=201, responses=problems(409), openapi_extra=_YAML_BODY)
+async def import_agent(
+    raw: Annotated[bytes, Depends(_yaml_body)],
+    scope: Annotated[Scope, scoped("agents", "import")],
+    response: Response,
+) -> AgentView:
+    """Make an agent from YAML, such as an export gives."""
+    return await _shown(scope, await commands.create(scope, definition_of(yaml_form.parsed(raw))), response)
+
+
+@router.get("/{agent}")
+async def show_agent(
+    scope: Annotated[Scope, scoped("agents", "read")], agent: Reference, response: Response
+) -> AgentView:
+    """One of your agents."""
+    return await _shown(scope, await commands.find(scope, agent), response)
+
+
+@router.put("/{agent}", responses=problems(409, 412))
+async def change_agent(
+    scope: Annotated[Scope, scoped("agents", "change")],
+    agent: Reference,
+    if_match: IfMatch,
+    response: Response,
+    body: NewAgent,
+) -> AgentView:
+    """Replace the definition; fields that are left out get their defaults. What differs makes a new version."""
+    found = await commands.locked(scope, agent)
+    present = await _view(scope, found)
+    check_match(if_match, found.version, lambda: present.model_dump(mode="json"))
+    return await _shown(scope, await commands.change(scope, found, definition_of(body)), response)
+
+
+@router.delete("/{agent}", status_code=204, responses=problems(409))
+async def delete_agent(
+    scope: Annotated[Scope, scoped("agents", "delete")],
+    agent: Reference,
+    force: Annotated[bool, Query(description="cancel the runs that are under way")] = False,
+) -> Response:
+    """Delete an agent. Runs that used it keep the definition they had."""
+    await commands.delete(scope, await commands.locked(scope, agent), force=force)
+    return Response(status_code=204)
+
+
+@router.get("/{agent}/versions")
+async def list_versions(
+    scope: Annotated[Scope, scoped("agents", "read")], agent: Reference, page: WantedPage
+) -> Page[AgentVersion]:
+    """Every version of an agent's definition, newest first."""
+    found = await commands.find(scope, agent)
+    before = page.after(int)
+    rows = await views.versions(scope, found.agent_id, before[0] if before else None, page.limit + 1)
+    return page.page(
+        rows,
+        lambda row: AgentVersion.model_construct(version=row[0], definition=shape_of(row[1]), created_at=row[2]),
+        lambda row: (row[0],),
+    )
+
+
+@router.post("/{agent}/pause")
+async def pause_agent(
+    scope: Annotated[Scope, scoped("agents", "pause")], agent: Reference, response: Response
+) -> AgentView:
+    """Let an agent start nothing until it is resumed; what runs stops at its next step."""
+    return await _shown(scope, await commands.pause(scope, await commands.locked(scope, agent)), response)
+
+
+@router.post("/{agent}/resume")
+async def resume_agent(
+    scope: Annotated[Scope, scoped("agents", "resume")], agent: Reference, response: Response
+) -> AgentView:
+    """Let a paused agent go on."""
+    return await _shown(scope, await commands.resume(scope, await commands.locked(scope, agent)), response)
+
+
+@router.get("/{agent}/export", response_class=Response, responses=_YAML_ANSWER)
+async def export_agent(scope: Annotated[Scope, scoped("agents", "export")], agent: Reference) -> Response:
+    """The definition as YAML. It holds what you put into ``mcp``, headers and environment included."""
+    found = await commands.find(scope, agent)
+    return Response(yaml_form.written(found.definition), media_type="text/yaml; charset=utf-8")
+
+
+async def _view(scope: Scope, agent: Agent) -> AgentView:
+    busy = await commands.activity(scope, [agent.agent_id])
+    return view_of(agent, busy.get(agent.agent_id, IDLE))
+
+
+async def _shown(scope: Scope, agent: Agent, response: Response) -> AgentView:
+    set_etag(response, agent.version)
+    return await _view(scope, agent)
