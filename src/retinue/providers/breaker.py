@@ -35,11 +35,6 @@ class Breaker:
         self._opened_at: float | None = None
         self._probing = False
 
-    @property
-    def is_open(self) -> bool:
-        """Whether calls are held back, but for a probe."""
-        return self._opened_at is not None
-
     def admit(self) -> Admission:
         """Say whether a call may be made now; unless it is HELD, :meth:`ended` must follow."""
         if self._opened_at is None:

@@ -156,7 +156,7 @@ class ChatAnswer:
             return Text(text)
         details = {"extra_content": part.extra} if part.extra else None
         provider = self._provider if details else None
-        return ToolCall(part.id or f"call_{uuid.uuid4().hex}", part.name, text, provider, details)
+        return ToolCall(part.id or f"call_{uuid.uuid4().hex}", part.name, text or "{}", provider, details)
 
 
 def _joined(content: Any) -> str:

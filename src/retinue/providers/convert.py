@@ -119,14 +119,19 @@ def _neutral(part: ModelResponsePart) -> AnswerPart | None:
         case ThinkingPart():
             return Thinking(part.content, part.signature, part.provider_name, part.id, plain(part.provider_details))
         case ToolCallPart(tool_name=name) if name == OUTPUT_TOOL:
-            return Text(part.args_as_json_str())
+            return Text(_arguments(part))
         case ToolCallPart():
             details = plain(part.provider_details)
             provider = part.provider_name if details else None
-            return ToolCall(part.tool_call_id, part.tool_name, part.args_as_json_str(), provider, details)
+            return ToolCall(part.tool_call_id, part.tool_name, _arguments(part), provider, details)
         case _:
             # Files, and calls of tools that ran at the provider: none is asked for, so none can be missing.
             return None
+
+
+def _arguments(call: ToolCallPart) -> str:
+    # The library would read broken JSON as best it can; what the model wrote is kept. Nothing means no arguments.
+    return call.args if isinstance(call.args, str) and call.args else call.args_as_json_str()
 
 
 class Definitions:

@@ -150,7 +150,9 @@ class _Streamed(OpenAIStreamedResponse):
         chunks = cast(_Chunks, self._response.source)
         answer = ChatAnswer(self._model_profile, self._provider_name, on_delta)
         # The library has looked at the first ones already.
-        for chunk in cast(_Batch, await self._response.peek()):
+        first = await self._response.peek()
+        beat()
+        for chunk in cast(_Batch, first):
             answer.add(chunk)
         async for batch in chunks:
             beat()

@@ -213,7 +213,8 @@ class _Chosen:
             output_tokens=sum(reply.output_tokens for reply in rounds),
             cached_tokens=sum(reply.cached_tokens for reply in rounds),
             cost=None if None in costs else sum(cost for cost in costs if cost is not None),
-            finish=rounds[-1].finish,
+            # Google ends an answer with calls like any other.
+            finish="tool_call" if rounds[-1].finish == "stop" and _calls(parts) else rounds[-1].finish,
             attempts=self._asking.attempts,
             demo=self._model.provider == "demo",
             structured=value,
