@@ -128,7 +128,7 @@ def test_another_attempt_begins_anew(signed_in: ScriptedServer, capsys: pytest.C
     _follow(signed_in, sse(*events))
     out, err = capsys.readouterr()
     assert out == "Wrong\nRight\n"
-    assert "asked again" in err
+    assert "begins again" in err
 
 
 def test_a_piece_that_was_lost_is_made_good_by_the_message(

@@ -28,6 +28,7 @@ class Transcript:
         self._text = ""
         self._attempt = 0
         self._joined = True
+        self._answered = False
         self._open_line = False
 
     def connected(self) -> None:
@@ -43,8 +44,8 @@ class Transcript:
             if known and text.startswith(known):
                 text = text[len(known) :]
             elif self._text:
-                self._begin(attempt)
-            self._attempt, self._joined = attempt, False
+                self._begin_anew()
+            self._attempt, self._joined, self._answered = attempt, False, False
         elif offset < len(self._text):
             text = text[len(self._text) - offset :]
         elif offset > len(self._text):
@@ -52,11 +53,15 @@ class Transcript:
         self._text += text
         self._write(text)
 
-    def _begin(self, attempt: int) -> None:
-        if attempt > self._attempt:
-            self.note("(the answer broke off; the model is asked again)", style="dim")
+    def _begin_anew(self) -> None:
         self.close_line()
+        if not self._answered:
+            self.note("(the answer broke off; it begins again)", style="dim")
         self._text = ""
+
+    def answered(self) -> None:
+        """The model has finished what it was saying; text that comes now is something else."""
+        self._answered = True
 
     def message(self, content: str) -> None:
         """The finished answer: print what is not on the screen yet."""
@@ -185,8 +190,10 @@ class RunFollower:
             self.transcript.note("(the server is back)", style="yellow")
 
     def _message_created(self, message: Json) -> None:
-        if message.get("role") == "assistant" and self.message is None:
-            self.message = message
+        if message.get("role") != "assistant" or self.message is not None:
+            return
+        self.message = message
+        if message.get("status", "completed") == "completed":  # else it only says why there is no answer
             self.transcript.message(str(message.get("content") or ""))
 
     def _approval_required(self, approval: Json) -> None:
@@ -220,7 +227,8 @@ class RunFollower:
         self.transcript.step(f"{payload.get('name')}({_arguments(payload.get('arguments'))})")
 
     def _progress(self, payload: Json) -> None:
-        if payload.get("kind") != "tool":
+        if payload.get("kind") == "model":
+            self.transcript.answered()
             return
         if payload.get("failed"):
             self.transcript.step(f"{payload.get('name')} failed: {compact(payload.get('content'), 120)}")

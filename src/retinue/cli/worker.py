@@ -1,5 +1,44 @@
+"""`retinue worker`: a process that advances runs and answers no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from typing import Annotated
+
 import typer
+
+from retinue.cli.configuration import Data, load_settings
+from retinue.cli.opening import opened, run_until_stopped
+
+
+def worker(
+    data: Data = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Say that it is ready as one line of JSON.")] = False,
+) -> None:
+    """Start a worker beside a server, on this machine or another one that reaches the same database.
+
+    Ctrl-C stops it within 10 seconds; another worker goes on with what it had.
+    """
+    settings = load_settings(data=data)
+
+    async def main(stop: asyncio.Event) -> None:
+        from retinue.dispatch import Dispatcher
+
+        async with opened(settings, serve=False, work=True) as house:
+            worker_id = house.services.get(Dispatcher).worker_id
+            if as_json:
+                sys.stdout.write(json.dumps({"ready": True, "worker_id": str(worker_id), "pid": os.getpid()}) + "\n")
+            else:
+                sys.stdout.write(f"Worker {worker_id} is ready. Stop it with Ctrl-C.\n")
+            sys.stdout.flush()
+            await stop.wait()
+
+    run_until_stopped(main)
 
 
 def add_to(program: typer.Typer) -> None:
     """Hang the command into the program."""
+    program.command(rich_help_panel="The server")(worker)

@@ -1,0 +1,81 @@
+"""Opens the house for a command that runs in process, and ends it in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from retinue.cli.failures import ExitCode, Failure
+
+if TYPE_CHECKING:
+    from retinue.house import House
+    from retinue.kernel import Settings
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@asynccontextmanager
+async def opened(settings: Settings, *, serve: bool, work: bool) -> AsyncIterator[House]:
+    """Open the house, and close it at the end of the block.
+
+    Raises:
+        Failure: it cannot start; the message says why.
+    """
+    from retinue.database import FolderInUse
+    from retinue.house import CannotStart, House
+    from retinue.kernel import Fault
+    from retinue.vault import VaultLocked
+
+    house = House(settings)
+    try:
+        await house.open(serve=serve, work=work)
+    except (FolderInUse, CannotStart, VaultLocked) as error:
+        raise Failure(str(error)) from None
+    except Fault as fault:
+        raise Failure(fault.detail, ExitCode.UNAVAILABLE) from None
+    except OSError as error:
+        raise Failure(f"The server cannot start: {error}") from None
+    try:
+        yield house
+    finally:
+        await house.close()
+
+
+def run_until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run ``main`` on uvloop; SIGINT and SIGTERM set the event it is given and do nothing else.
+
+    The handlers are plain ones, so that a server that takes signals for itself and passes them on when it has ended
+    finds them again instead of the default, which would end the process at once.
+    """
+    import uvloop
+
+    async def body() -> None:
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+        def wanted(*_: object) -> None:
+            loop.call_soon_threadsafe(stop.set)
+
+        for number in _SIGNALS:
+            signal.signal(number, wanted)
+        await _unless(stop, main(stop))
+
+    uvloop.run(body())
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work``; it looks at ``stop`` itself once it is under way, and is cancelled when it does not within 15 s."""
+    task = asyncio.create_task(work)
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            await asyncio.wait({task}, timeout=15)
+            task.cancel()
+        await task
+    except asyncio.CancelledError:
+        raise Failure("Stopped before it had ended.") from None
+    finally:
+        stopped.cancel()
