@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -33,3 +34,9 @@ async def database(postgres: Cluster, database_name: str) -> AsyncIterator[Datab
     await found.open()
     yield found
     await found.close()
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder that belongs to this worker's database: the root key in it opens the server's key."""
+    return tmp_path_factory.mktemp("data")

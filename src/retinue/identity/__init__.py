@@ -3,7 +3,7 @@
 from retinue.identity.commands import Arrival, SignedIn, arrivals, log_in, sign_up
 from retinue.identity.credentials import Credentials
 from retinue.identity.emails import normalised
-from retinue.identity.keys import create_key, revoke_keys_of
+from retinue.identity.keys import create_key, known_scopes, revoke_keys_of
 from retinue.identity.services import install
 from retinue.identity.views import Person, find_by_email, people
 
@@ -16,6 +16,7 @@ __all__ = [
     "create_key",
     "find_by_email",
     "install",
+    "known_scopes",
     "log_in",
     "normalised",
     "people",

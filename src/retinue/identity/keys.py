@@ -18,6 +18,9 @@ from retinue.vault import Vault
 MOST_KEYS = 100
 LONGEST_OVERLAP = timedelta(days=30)
 
+known_scopes: set[str] = set()
+"""Every ``resource:action`` and ``resource:*`` there is; ``tenancy``, which owns the permission table, fills it."""
+
 
 class Pepper:
     """The secret under which keys are hashed, so that a copy of the database opens nothing; a service."""
@@ -56,13 +59,16 @@ async def create_key(
         replaces: the key whose place it takes.
 
     Raises:
-        BadInput: it would be expired already.
+        BadInput: it would be expired already, or a scope does not exist.
         Forbidden: a key would make one that may do more than itself.
         Conflict: the user has too many live keys.
     """
     now = scope.clock.now()
     if expires_at is not None and expires_at <= now:
         raise BadInput("A key must expire in the future.", field="expires_at")
+    for n, one in enumerate(scopes or ()):
+        if one not in known_scopes:
+            raise BadInput(f"There is no scope {one}.", field=f"scopes.{n}")
     _check_not_wider(scope, scopes)
     await _check_room(scope, now)
     text = new_key_text(scope.service(Settings).key_environment)

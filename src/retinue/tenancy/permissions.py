@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, cast, get_args
 
+from retinue.identity import known_scopes
 from retinue.web import Permission
 
 Role = Literal["viewer", "member", "manager", "admin"]
@@ -119,6 +120,13 @@ def _unfolded() -> Mapping[tuple[str, str, str], Permission]:
 
 TABLE = _unfolded()
 """The whole table, without the cells that deny."""
+
+SCOPES = frozenset(
+    {f"{resource}:{action}" for role, resource, action in TABLE} | {f"{resource}:*" for role, resource, action in TABLE}
+)
+"""What an API key can be limited to."""
+
+known_scopes.update(SCOPES)
 
 
 def permits(role: str, scopes: frozenset[str] | None, resource: str, action: str) -> Permission:
