@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,6 +82,12 @@ class Settings(BaseSettings):
     body_limit: int = Field(default=1_048_576, ge=1024, description="bytes of a JSON body")
     upload_limit: int = Field(default=104_857_600, ge=1024, description="bytes of one uploaded file")
     workspace_quota: int = Field(default=1_073_741_824, ge=1024, description="bytes of all files of one session")
+    unpriced_call_cost: Decimal = Field(
+        default=Decimal("0.01"),
+        ge=0,
+        le=1000,
+        description="dollars a model call of unknown price counts for in budgets",
+    )
     worker_capacity: int = Field(default=1000, ge=1, description="runs one worker process advances at once")
     stream_limit: int = Field(default=10_000, ge=1, description="open live streams of one process")
     allow_private_fetch: bool = Field(
