@@ -22,7 +22,7 @@ class Generated:
     arguments: tuple[str, ...] = ()
 
 
-GENERATED: tuple[Generated, ...] = ()
+GENERATED: tuple[Generated, ...] = (Generated("docs/permissions.md", "scripts.permissions_page"),)
 
 
 def printed(generated: Generated) -> bytes:
