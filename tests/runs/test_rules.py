@@ -136,7 +136,7 @@ def test_a_lost_effect_is_unknown_unless_it_may_be_repeated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "result", "status", "content"),
+    "outcome, result, status, content",
     [
         ("happened", "it is there", CallStatus.DONE, "it is there"),
         ("give_up", None, CallStatus.DONE, "It is not known whether this happened; a person gave it up."),
@@ -159,7 +159,7 @@ def test_cancel_outranks_every_step_and_an_ended_run_has_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bounds", "kind"),
+    "bounds, kind",
     [(Bounds(steps=1), "too_many_steps"), (Bounds(tokens=10), "too_many_tokens"), (Bounds(cost=5), "budget")],
 )
 def test_bounds_end_a_run_before_the_next_model_call(bounds: Bounds, kind: str) -> None:
@@ -171,9 +171,10 @@ def test_bounds_end_a_run_before_the_next_model_call(bounds: Bounds, kind: str) 
 
 
 def test_a_retried_run_goes_on_from_the_step_it_failed_at() -> None:
-    state = state_after(
-        answered(1, "c1"), completed("c1"), RunFailed(kind="timeout", detail="…", step=2), RunRetried(after="failed")
-    )
+    failed = RunFailed(kind="timeout", detail="…", step=2)
+    retried = RunRetried(after="failed", reply_id=uuid4())
+    state = state_after(answered(1, "c1"), completed("c1"), failed, retried)
+    assert state.reply_id == retried.reply_id
     assert state.status is Status.QUEUED
     assert state.error is None
     assert next_step(state, Bounds()) == CallModel(2)

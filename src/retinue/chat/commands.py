@@ -128,19 +128,23 @@ class ChatConversation:
     """The session's side of runs (:class:`retinue.runs.Conversation`)."""
 
     async def history(self, scope: Scope, session_id: UUID, upto: int) -> Sequence[Message]:
-        """Return what was said, up to an ordinal. Messages that wait for their own turn are not in it."""
-        found = await views.recent_messages(scope, session_id, upto, HISTORY)
+        """Return the questions up to an ordinal, each with its answer; those that were never answered are left out."""
+        found = await views.said_before(scope, session_id, upto, HISTORY)
         answered = {message.run_id for message in found if message.role == "assistant"}
-        said = [
-            message
-            for message in found
-            if message.ordinal == upto or message.role == "assistant" or message.run_id in answered
-        ]
-        return [_as_message(message) for message in _in_turns(said)]
+        return [_as_message(one) for one in found if one.ordinal == upto or one.run_id in answered]
 
     async def lock(self, scope: Scope, session_id: UUID) -> None:
         """Lock the session's row."""
         await views.session_of_run(scope, session_id)
+
+    async def reopen(self, scope: Scope, session_id: UUID, run_id: UUID) -> bool:
+        """Give the session to a run that is retried, or put it in line."""
+        session = await views.session_of_run(scope, session_id)
+        if session.active_run_id is not None:
+            await views.take_turn(scope, session_id, run_id)
+            return False
+        await views.give_turn(scope, session_id, run_id)
+        return True
 
     async def ended(self, scope: Scope, ended: EndedRun) -> None:
         """Record the reply and give the session to the next run in line."""
@@ -167,12 +171,6 @@ class ChatConversation:
         lucky = await views.next_turn(scope, ended.session_id, ended.run_id, free=free)
         if lucky is not None:
             await runs.unblock(scope, lucky)
-
-
-def _in_turns(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
-    """Order question and answer pairs by the question: a queued message was sent before its predecessor's answer."""
-    asked = {message.run_id: message.ordinal for message in messages if message.role == "user"}
-    return sorted(messages, key=lambda message: (asked.get(message.run_id, message.ordinal), message.ordinal))
 
 
 def _as_message(message: ChatMessage) -> Message:

@@ -180,10 +180,19 @@ async def list_messages(scope: Scope, session_id: UUID, after: int, limit: int) 
     return [_message(row) for row in rows]
 
 
-async def recent_messages(scope: Scope, session_id: UUID, upto: int, limit: int) -> list[ChatMessage]:
-    """Return up to ``limit`` messages with ``ordinal <= upto``, the newest ones, in order."""
+async def said_before(scope: Scope, session_id: UUID, upto: int, limit: int) -> list[ChatMessage]:
+    """Return the newest questions with ``ordinal <= upto`` and the answers to those before it, pair by pair.
+
+    A question that waited for its turn has a lower ordinal than the answer to its predecessor, so the pairs are
+    ordered by the question. What is returned does not change once the run of the question ``upto`` may start.
+    """
     rows = await scope.queries.fetch(
-        f"SELECT {_MESSAGE} FROM messages WHERE session_id = $1 AND ordinal <= $2 ORDER BY ordinal DESC LIMIT $3",
+        f"SELECT {_MESSAGE} FROM (SELECT m.*, coalesce(q.ordinal, m.ordinal) AS turn FROM messages m "
+        "  LEFT JOIN messages q ON q.tenant_id = m.tenant_id AND q.session_id = m.session_id "
+        "    AND q.run_id = m.run_id AND q.role = 'user' AND m.role = 'assistant' "
+        "  WHERE m.session_id = $1 AND m.ordinal > $2 - 2 * $3 "
+        "    AND CASE WHEN m.role = 'user' THEN m.ordinal <= $2 ELSE q.ordinal < $2 END) AS said "
+        "ORDER BY turn DESC, ordinal DESC LIMIT $3",
         session_id,
         upto,
         limit,
@@ -227,5 +236,10 @@ async def next_turn(scope: Scope, session_id: UUID, ended: UUID, *, free: bool) 
         [run_id for run_id in (ended, lucky) if run_id is not None],
     )
     if lucky is not None:
-        await scope.queries.execute("UPDATE sessions SET active_run_id = $2 WHERE session_id = $1", session_id, lucky)
+        await give_turn(scope, session_id, lucky)
     return lucky
+
+
+async def give_turn(scope: Scope, session_id: UUID, run_id: UUID) -> None:
+    """Make a run the one that writes in the session."""
+    await scope.queries.execute("UPDATE sessions SET active_run_id = $2 WHERE session_id = $1", session_id, run_id)

@@ -7,10 +7,10 @@ from prometheus_client import Counter
 from retinue.kernel import NANOS_PER_DOLLAR
 
 RUNS = Counter("retinue_runs_ended", "Runs by how they ended", ["status"])
-CALLS = Counter("retinue_model_calls", "Answers of models", ["model"])
-TOKENS = Counter("retinue_model_tokens", "Tokens read and written by models", ["model", "direction"])
-COST = Counter("retinue_model_cost_dollars", "What model calls of known price cost, in US dollars", ["model"])
-UNPRICED = Counter("retinue_model_calls_unpriced", "Model calls whose price is not known", ["model"])
+CALLS = Counter("retinue_answers", "Answers of models", ["model"])
+TOKENS = Counter("retinue_answer_tokens", "Tokens read and written by models", ["model", "direction"])
+COST = Counter("retinue_answer_cost_dollars", "What model calls of known price cost, in US dollars", ["model"])
+UNPRICED = Counter("retinue_answers_unpriced", "Model calls whose price is not known", ["model"])
 
 _MOST_MODELS = 200
 _known: set[str] = set()

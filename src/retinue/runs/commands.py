@@ -148,8 +148,7 @@ async def cancel(scope: Scope, run_id: UUID, reason: str) -> None:
         NotFound: there is no such run.
         Conflict: it has ended already.
     """
-    conversation = scope.service(Conversation)  # type: ignore[type-abstract]  # services are found by their protocol
-    await conversation.lock(scope, (await find_run(scope, run_id)).session_id)
+    await conversation_of(scope).lock(scope, (await find_run(scope, run_id)).session_id)
     run = await find_run(scope, run_id, lock=True)
     if run.status in ENDED:
         raise Conflict(f"The run has ended already: it is {run.status}.")
@@ -169,10 +168,14 @@ async def cancel(scope: Scope, run_id: UUID, reason: str) -> None:
             await lanes.leave_queue(scope, run.agent_id)
 
 
+def conversation_of(scope: Scope) -> Conversation:
+    """Return the sessions' side of runs."""
+    return scope.service(Conversation)  # type: ignore[type-abstract]  # services are found by their protocol
+
+
 async def tell_conversation(scope: Scope, run: RunRow, status: Status, text: str) -> None:
     """Tell the session that a run has ended."""
-    conversation = scope.service(Conversation)  # type: ignore[type-abstract]  # services are found by their protocol
-    await conversation.ended(
+    await conversation_of(scope).ended(
         scope,
         EndedRun(run.run_id, run.session_id, run.reply_id, run.agent_id, run.owner_id, status, text, run.demo),
     )
@@ -186,23 +189,28 @@ async def retry(scope: Scope, run_id: UUID) -> None:
         Conflict: it has not ended, or it ended with an answer.
         TooManyRequests: the lane is full.
     """
+    conversation = conversation_of(scope)
+    await conversation.lock(scope, (await find_run(scope, run_id)).session_id)
     run = await find_run(scope, run_id, lock=True)
     if run.status not in RETRYABLE:
         raise Conflict(f"Only a run that failed, timed out or was cancelled can be retried; this one is {run.status}.")
     await metering.check(scope, run.agent_id)
-    await record(scope, run, RunRetried(after=run.status))
-    await queue_again(scope, run)
+    await record(scope, run, RunRetried(after=run.status, reply_id=new_id()))
+    if await conversation.reopen(scope, run.session_id, run_id):
+        if await queue_again(scope, run):
+            await wake(scope, ADVANCE, run_id, priority=run.priority)
+    else:
+        await lanes.wait(scope, run.agent_id)
 
 
-async def queue_again(scope: Scope, run: RunRow) -> None:
-    """Give a run that can go on a slot, or a place in its agent's queue."""
+async def queue_again(scope: Scope, run: RunRow) -> bool:
+    """Give a run that can go on a slot, or else a place in its agent's queue; return whether it was a slot."""
     agent = await definition(scope, run.agent_id, run.agent_version)
     slot = await lanes.enter(
         scope, run.agent_id, concurrency=agent.limits.concurrency, queue=max(agent.limits.queue, 1_000_000)
     )
     await set_routing(scope, run.run_id, ready=True, has_slot=slot)
-    if slot:
-        await wake(scope, ADVANCE, run.run_id, priority=run.priority)
+    return slot
 
 
 async def reconcile(
@@ -264,9 +272,9 @@ async def _resume_runs(scope: Scope, agent_id: UUID | None) -> None:
         agent = await definition(scope, one.agent_id, one.agent_version)
         for lucky in await lanes.fill(scope, one.agent_id, agent.limits.concurrency):
             await wake(scope, ADVANCE, lucky)
-    # Those that have a slot lost their wake-up when the lane was closed.
-    for run in queued:
-        if run.has_slot:
+    # Wake-ups that came while the lane was closed were dropped.
+    for run in [*queued, *await open_runs(scope, agent_id, Status.WAITING)]:
+        if run.has_slot or run.status is Status.WAITING:
             await wake(scope, ADVANCE, run.run_id)
     # Whoever was asked to stop and has not got there yet goes on.
     await scope.queries.execute(

@@ -37,6 +37,10 @@ class Conversation(Protocol):
         """Lock the session's row. Whoever changes a session and a run locks them in this order: no deadlocks."""
         ...
 
+    async def reopen(self, scope: Scope, session_id: UUID, run_id: UUID) -> bool:
+        """Let a run that had ended write again; False when it must wait for its turn (``unblock`` follows)."""
+        ...
+
     async def ended(self, scope: Scope, ended: EndedRun) -> None:
         """Record the reply and let the session's next run go on, in the transaction that ends the run."""
         ...

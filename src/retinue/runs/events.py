@@ -173,9 +173,10 @@ class RunInterrupted(Event, frozen=True, kw_only=True):
 
 @event("run.retried")
 class RunRetried(Event, frozen=True, kw_only=True):
-    """Somebody wants an ended run to go on from the step it failed at."""
+    """Somebody wants an ended run to go on from the step it failed at; ``reply_id`` will be its new answer."""
 
     after: str
+    reply_id: UUID
 
 
 @event("run.dead_lettered", personal=("cause",))

@@ -11,6 +11,7 @@ import copy
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 from retinue import approvals, metering
@@ -163,6 +164,7 @@ class Journal:
                 writing.add(fact)
             await writing.follow()
             if not writing.facts:
+                self.state = trial  # what policy has cleared is known now, though nothing was recorded
                 return
             requested = trial.requested
             assert requested is not None
@@ -236,8 +238,7 @@ class _Writing:
             case CallModel(number):
                 return await self._before_model(number)
             case Finish():
-                assert self.trial.requested is not None
-                self.add(RunCompleted(message_id=self.trial.requested.reply_id))
+                self.add(RunCompleted(message_id=self.trial.reply_id))
             case Fail(kind, detail):
                 self.add(RunFailed(kind=kind, detail=detail, step=self.trial.step))
             case Cancel(reason):
@@ -336,6 +337,7 @@ class _Writing:
             return
         if trial.status in ENDED:
             await self._end()
+            scope.uow.after_commit(partial(metering.count_run, trial.status))
         await scope.service(Dispatcher).let_go(scope, ADVANCE, self.journal.run_id)
         await succeed(scope, await lanes.leave(scope, requested.agent_id))
 
@@ -351,7 +353,7 @@ class _Writing:
             EndedRun(
                 self.journal.run_id,
                 requested.session_id,
-                requested.reply_id,
+                self.trial.reply_id,
                 requested.agent_id,
                 requested.owner_id,
                 self.trial.status,

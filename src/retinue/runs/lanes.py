@@ -106,6 +106,11 @@ async def _next_in_line(scope: Scope, agent_id: UUID) -> UUID | None:
     return run_id
 
 
+async def is_closed(scope: Scope, agent_id: UUID) -> bool:
+    """Whether the agent is paused or its tenant is stopped."""
+    return bool(await scope.queries.fetchval("SELECT paused OR stopped FROM lanes WHERE agent_id = $1", agent_id))
+
+
 async def set_paused(scope: Scope, agent_id: UUID, paused: bool) -> None:
     """Open or close one agent's lane."""
     await scope.queries.execute(

@@ -127,7 +127,7 @@ def present_state(run_id: UUID, state: RunState) -> RunView:
         error=RunError(kind=state.error.kind, detail=state.error.detail, step=state.error.step)
         if state.error
         else None,
-        message_id=requested.reply_id,
+        message_id=state.reply_id,
         steps=len(state.turns),
         model_calls=len(state.turns),
         tool_calls=sum(call.status is CallStatus.DONE for turn in state.turns for call in turn.calls),

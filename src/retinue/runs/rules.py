@@ -133,6 +133,13 @@ class RunState:
     ended_at: datetime | None = None
     active_seconds: float = 0.0
     interruptions: list[str] = field(default_factory=list)
+    retried_as: UUID | None = None
+
+    @property
+    def reply_id(self) -> UUID:
+        """The message that will hold the answer; a retried run has a new one, since its failure is a message too."""
+        assert self.requested is not None, "the stream of a run begins with its request"
+        return self.retried_as or self.requested.reply_id
 
     @property
     def step(self) -> int:
@@ -264,7 +271,7 @@ def _waiting(state: RunState, fact: RunWaiting, at: datetime) -> None:
 
 def _queued(state: RunState, fact: RunQueued, at: datetime) -> None:
     _count_active(state, at)
-    state.status, state.waiting_on = Status.QUEUED, []
+    state.status, state.waiting_on, state.attempts = Status.QUEUED, [], 0
 
 
 def _ended(status: Status) -> Callable[[RunState, Any, datetime], None]:
@@ -294,6 +301,7 @@ def _interrupted(state: RunState, fact: RunInterrupted, at: datetime) -> None:
 def _retried(state: RunState, fact: RunRetried, at: datetime) -> None:
     state.status, state.error, state.ended_at = Status.QUEUED, None, None
     state.cancel_reason, state.attempts, state.active_seconds = None, 0, 0.0
+    state.retried_as = fact.reply_id
 
 
 def _count_active(state: RunState, at: datetime) -> None:

@@ -108,6 +108,7 @@ class _Changes:
         self.error: str | None = None
         self.started_at: datetime | None = None
         self.ended_at: datetime | None = None
+        self.reply_id: UUID | None = None
         for one in batch:
             self._take(one.event, one.recorded_at)
 
@@ -125,8 +126,11 @@ class _Changes:
         elif isinstance(fact, RunWaiting):
             self.waiting_on = msgspec.json.encode(fact.on).decode()
             self.reset_attempts = True
+        elif isinstance(fact, RunQueued):
+            self.reset_attempts = True
         elif isinstance(fact, RunRetried):
             self.reopened = self.reset_attempts = True
+            self.reply_id = fact.reply_id
         if isinstance(fact, _ENDS):
             self.ended_at = at
             self.error = _error_of(fact, at)
@@ -165,7 +169,7 @@ async def project_run(scope: Scope, batch: Sequence[Recorded[Event]]) -> None:
         "waiting_on = CASE WHEN $3 IS NULL THEN waiting_on ELSE $15 END, "
         "error = CASE WHEN $3 IS NULL THEN error ELSE $16 END, "
         "started_at = coalesce(started_at, $17), ended_at = CASE WHEN $19 THEN NULL ELSE coalesce($18, ended_at) END, "
-        "ready = ready AND NOT $20, has_slot = has_slot AND NOT $20 "
+        "ready = ready AND NOT $20, has_slot = has_slot AND NOT $20, reply_id = coalesce($21, reply_id) "
         "WHERE run_id = $1",
         run_id,
         changes.version,
@@ -187,6 +191,7 @@ async def project_run(scope: Scope, batch: Sequence[Recorded[Event]]) -> None:
         changes.ended_at,
         changes.reopened,
         changes.status in _LEAVES,
+        changes.reply_id,
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from retinue import approvals, metering
 from retinue.agents import AgentDefinition, definition
 from retinue.database import Database
 from retinue.dispatch import Activation, Dispatcher, HandOver, Stopped
-from retinue.kernel import Actor, ActorKind, Clock, Fault, NotFound, Scope, Services, Settings
+from retinue.kernel import Actor, ActorKind, BudgetExhausted, Clock, Fault, NotFound, Scope, Services, Settings
 from retinue.ledger import Event, read_stream
 from retinue.live import Frame, Live
 from retinue.providers import (
@@ -75,8 +76,9 @@ async def advance(services: Services, tenant_id: UUID, run_id: UUID) -> None:
     except NotFound:
         return
     if claimed is not None:
-        state, trace_id = claimed
-        _begin(services, tenant_id, run_id, state, trace_id)
+        _begin(services, tenant_id, run_id, claimed.state, claimed.trace_id)
+        if claimed.closed:
+            services.get(Dispatcher).stop_here(ADVANCE, run_id, "pause")
 
 
 class RunStarter(Starter):
@@ -98,7 +100,16 @@ def _begin(services: Services, tenant_id: UUID, run_id: UUID, state: RunState, t
 # Claiming
 
 
-async def _claim(services: Services, tenant_id: UUID, run_id: UUID) -> tuple[RunState, str] | None:
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    """A run this worker has; ``closed``: its lane is, so it must leave at its next step."""
+
+    state: RunState
+    trace_id: str
+    closed: bool
+
+
+async def _claim(services: Services, tenant_id: UUID, run_id: UUID) -> _Claimed | None:
     """Record the run's next activation by this worker; None when it cannot go on, or somebody else has it."""
     async with services.get(Database).transaction(tenant_id) as uow:
         scope = Scope(
@@ -110,7 +121,8 @@ async def _claim(services: Services, tenant_id: UUID, run_id: UUID) -> tuple[Run
         )
         run = await find_run(scope, run_id, lock=True)
         scope.user_id = run.owner_id
-        if run.status in ENDED or not await _may_go_on(scope, run):
+        closed = await lanes.is_closed(scope, run.agent_id)
+        if run.status in ENDED or (closed and run.status is not Status.RUNNING) or not await _may_go_on(scope, run):
             return None
         dispatcher = services.get(Dispatcher)
         if not await dispatcher.hold(scope, ADVANCE, run_id):
@@ -123,7 +135,8 @@ async def _claim(services: Services, tenant_id: UUID, run_id: UUID) -> tuple[Run
         facts = await _activation(scope, state, dispatcher.worker_id)
         await record(scope, run, *facts)
         fold_now(state, facts, scope.clock.now())
-        return state, next((one.meta.trace for one in recorded if one.meta.trace), "")
+        trace_id = next((one.meta.trace for one in recorded if one.meta.trace), "")
+        return _Claimed(state, trace_id, closed)
 
 
 async def _may_go_on(scope: Scope, run: RunRow) -> bool:
@@ -131,12 +144,10 @@ async def _may_go_on(scope: Scope, run: RunRow) -> bool:
     if run.status is Status.WAITING:
         if not await _has_news(scope, run):
             return False
-        await queue_again(scope, run)
-        fresh = await find_run(scope, run.run_id, lock=True)
-        if not fresh.has_slot:
-            await record(scope, run, RunQueued(reason="lane"))
-            return False
-        return True
+        if await queue_again(scope, run):
+            return True
+        await record(scope, run, RunQueued(reason="lane"))
+        return False
     return run.has_slot or run.status is Status.RUNNING
 
 
@@ -190,6 +201,8 @@ class _Drive:
         self.specs: list[ToolSpec] = []
         self.credentials: Credentials | None = None
         self.history: list[Message] = []
+        self.budgeted = True
+        self.broke: BudgetExhausted | None = None
         self._secrets: dict[str, str] = {}
 
     async def run(self, state: RunState, trace_id: str) -> None:
@@ -201,7 +214,6 @@ class _Drive:
         """
         try:
             await self._open(state, trace_id)
-            await self.journal.record()
             async with asyncio.timeout(self._seconds_left()) as deadline:
                 await self._steps()
         except TimeoutError:
@@ -214,10 +226,20 @@ class _Drive:
             await self.journal.refresh()
             await self.journal.record()
         except (HandOver, asyncio.CancelledError):
+            if self.services.get(Dispatcher).closing:
+                await self._hand_back()
             raise
         except Exception as error:
             await self._interrupted(error)
             raise
+
+    async def _hand_back(self) -> None:
+        """Say that this process ends, so that the next activation does not count as a second attempt."""
+        try:
+            async with asyncio.timeout(2):
+                await self.journal.record(RunQueued(reason="handed over"))
+        except Exception:
+            log.info("run %s is taken over instead of handed over", self.run_id)
 
     async def _interrupted(self, error: Exception) -> None:
         """Note what took this activation down, so that the dead letter can say it."""
@@ -234,6 +256,7 @@ class _Drive:
         assert requested is not None
         agent = await self._read_once(state)
         self.journal = Journal(self.services, self.tenant_id, self.run_id, state, agent)
+        self.journal.budgeted = self.budgeted
         self.journal.trace_id = trace_id
         toolbox = self.services.get(Toolbox)
         servers = toolbox.check((), agent.mcp)
@@ -259,6 +282,7 @@ class _Drive:
                 user_id=requested.owner_id,
             )
             agent = await definition(scope, requested.agent_id, requested.agent_version)
+            self.broke = await self._check_budget(scope, requested.agent_id)
             talk = scope.service(Conversation)  # type: ignore[type-abstract]  # found by its protocol
             self.history = list(await talk.history(scope, requested.session_id, requested.history))
             keys = await provider_secrets(scope)
@@ -268,6 +292,13 @@ class _Drive:
                 keys={name: ProviderKey(api_key=key.api_key, base_url=key.base_url) for name, key in keys.items()}
             )
         return agent
+
+    async def _check_budget(self, scope: Scope, agent_id: UUID) -> BudgetExhausted | None:
+        try:
+            self.budgeted = await metering.check(scope, agent_id)
+        except BudgetExhausted as fault:
+            return fault
+        return None
 
     def _seconds_left(self) -> float:
         return max(0.001, self.journal.agent.limits.seconds - self.journal.state.active_seconds)
@@ -292,9 +323,7 @@ class _Drive:
         requested = self.journal.state.requested
         assert requested is not None
         async with self.journal.scope() as scope:
-            closed = await scope.queries.fetchval(
-                "SELECT paused OR stopped FROM lanes WHERE agent_id = $1", requested.agent_id
-            )
+            closed = await lanes.is_closed(scope, requested.agent_id)
         if closed:
             await self.journal.record(RunWaiting(on=[Wait(kind="stop")]))
         else:
@@ -303,6 +332,9 @@ class _Drive:
     # The model
 
     async def _ask_model(self, step: int) -> None:
+        if self.broke is not None:
+            await self.journal.record(RunFailed(kind="budget", detail=self.broke.detail, step=step))
+            return
         request = self._request()
         if self.journal.agent.cache_seconds and await self._recall(step, request):
             return
@@ -348,9 +380,7 @@ class _Drive:
         try:
             async with self.journal.scope() as scope:
                 await metering.reserve(scope, agent_id=requested.agent_id, run_id=self.run_id, step=step, amount=amount)
-        except Fault as fault:
-            if fault.kind != "budget-exhausted":
-                raise
+        except BudgetExhausted as fault:
             await self.journal.record(RunFailed(kind="budget", detail=fault.detail, step=step))
             return False
         return True
