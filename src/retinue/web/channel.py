@@ -47,13 +47,14 @@ class Track:
     Attributes:
         end: the number of items there ever were; a cursor equal to it has got everything.
         quick: the streams that have got everything up to the last chunk and can take more.
+        busy: the others: they read the past, or are slow.
     """
 
     def __init__(self, wanted: Filter) -> None:
         self.wanted = wanted
         self.end = 0
         self.quick: set[Connection] = set()
-        self.members: set[Connection] = set()
+        self.busy: set[Connection] = set()
         self.last_sent = time.monotonic()
         self._ring: deque[Shown] = deque()
         self._bytes = 0
@@ -96,6 +97,9 @@ class Track:
             if n % _TURN == 0:
                 await asyncio.sleep(0)
         DELIVERIES.inc(len(self.quick))
+        for connection in tuple(self.busy):
+            if self.end - connection.cursor > len(self._ring):
+                connection.lost()
 
 
 class Channel:
@@ -157,15 +161,15 @@ class Channel:
         track = tracks.get(wanted)
         if track is None:
             track = tracks[wanted] = Track(wanted)
-        track.members.add(connection)
+        track.busy.add(connection)
         connection.cursor = track.end
         return track
 
     def leave(self, connection: Connection, track: Track) -> None:
         """Let a stream go; the last one takes its track along."""
-        track.members.discard(connection)
+        track.busy.discard(connection)
         track.quick.discard(connection)
-        if not track.members:
+        if not track.quick and not track.busy:
             tracks = self._tracks.get(track.wanted.owner, {})
             tracks.pop(track.wanted, None)
             if not tracks:

@@ -54,6 +54,7 @@ class Connection(ABC):
         "__weakref__",
         "_abort",
         "_channel",
+        "_in_the_past",
         "_main",
         "_receive",
         "_send",
@@ -85,6 +86,7 @@ class Connection(ABC):
         self._receive = receive
         self._send = send
         self._abort = abort
+        self._in_the_past = False
         self._main: asyncio.Task[Any] | None = None
         self._track: Track | None = None
         self._task: asyncio.Task[None] | None = None
@@ -131,6 +133,7 @@ class Connection(ABC):
     async def _begin(self, track: Track, start: int, after: int | None, texts: Sequence[Shown]) -> None:
         await self._send(self.opening(start if after is None else after))
         while after is not None:
+            self._in_the_past = True
             await self._send_past(after, start)
             if track.after(self.cursor) is not None:
                 break
@@ -138,6 +141,7 @@ class Connection(ABC):
             after, start = start, self._channel.position
             self.cursor = track.end
             texts = self._channel.texts(self._wanted)
+        self._in_the_past = False
         await self._send_all(self.chunks(texts))
         await self._catch_up(track)
 
@@ -163,6 +167,7 @@ class Connection(ABC):
             await self._send_all(self.chunks(items))
         if not self.ended:
             self.busy_since = 0.0
+            track.busy.discard(self)
             track.quick.add(self)
 
     # Sending without waiting
@@ -193,17 +198,25 @@ class Connection(ABC):
         if track is None:
             sending.close()
             return
-        track.quick.discard(self)
-        self.busy_since = time.monotonic()
+        self._is_busy(track)
         self._task = asyncio.create_task(self._finish(sending, waits_for, track))
 
     def go_on_alone(self) -> None:
         """Leave the common chunks and take the rest from the ring."""
         track = self._track
         if track is not None and self._task is None:
-            track.quick.discard(self)
-            self.busy_since = time.monotonic()
+            self._is_busy(track)
             self._task = asyncio.create_task(self._catch_up_alone(track))
+
+    def _is_busy(self, track: Track) -> None:
+        track.quick.discard(self)
+        track.busy.add(self)
+        self.busy_since = time.monotonic()
+
+    def lost(self) -> None:
+        """Take note that the ring has moved past the cursor: cut a slow client; one in the past gets it from there."""
+        if not self._in_the_past:
+            self.end("slow")
 
     async def _finish(self, sending: Coroutine[Any, Any, None], waits_for: Any, track: Track) -> None:
         try:

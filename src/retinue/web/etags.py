@@ -45,10 +45,14 @@ def check_match(wanted: int | None, version: int, current: Callable[[], Any]) ->
 
 async def _if_match(
     if_match: Annotated[
-        str | None, Header(max_length=100, description='the ETag the change is based on, such as `"3"`')
-    ] = None,
+        str,
+        Header(
+            description='the ETag the change is based on, such as `"3"`; `*` for any',
+            json_schema_extra={"pattern": r'^(\*|"[0-9]{1,18}")$'},
+        ),
+    ] = "*",
 ) -> int | None:
-    if if_match is None or if_match.strip() == "*":
+    if if_match.strip() == "*":
         return None
     found = _ONE.fullmatch(if_match.strip())
     if found is None:

@@ -157,6 +157,7 @@ _EXAMPLE = (
 
 @router.get(
     "/stream",
+    status_code=200,
     response_class=EventStream,
     responses={
         200: {
