@@ -287,6 +287,12 @@ async def test_a_structured_answer_that_never_fits(server: ModelServer, provider
     assert sum(request.model == "gpt-5-mini" for request in server.requests) == 2
 
 
+async def test_an_unusable_schema_is_a_failure_of_the_call(server: ModelServer, providers: Providers) -> None:
+    failed = await failure(providers, ask_for("go", MODEL, output_schema={"type": "objekt"}))
+    assert (failed.kind, failed.retryable) == ("refused", False)
+    assert not server.requests
+
+
 async def test_calls_come_before_the_structured_answer(server: ModelServer, providers: Providers) -> None:
     server.script(Step(tool_calls=(ToolCall("look", {}),)))
     spec = ToolSpec("look", "Look.", {"type": "object", "properties": {}})

@@ -1,7 +1,8 @@
 """The provider ``demo``: a script, not a model. It needs no key and no network, and labels whatever it says.
 
 It shows what an agent does: with file tools it lists and reads the files, quotes them, and writes a file when it is
-asked to, so that an approval comes up. Everything it quotes was really read through tool calls.
+asked to, so that an approval comes up. Everything it quotes was really read through tool calls. It answers to any
+name; ``demo:slow`` takes its time, for those who want to watch or interrupt it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _QUOTES_A_FILE = 2
 _LONGEST_QUOTE = 240
 _WORDS_A_DELTA = 4
 _SECONDS_A_DELTA = 0.01
+_SLOW = {"slow": 0.2}
 _CHARACTERS_A_TOKEN = 4
 
 _TEXT_FILE = re.compile(r"\.(?:md|txt|rst|csv|json|ya?ml|toml|py|html?|log|tex|org|adoc)$", re.IGNORECASE)
@@ -46,9 +48,11 @@ class Demo:
     async def ask(self, model: str, request: ModelRequest, on_delta: OnDelta, beat: Beat) -> Reply:
         """Answer from the conversation alone; the same conversation gets the same answer."""
         parts = decide(request)
+        pause = _SLOW.get(model, _SECONDS_A_DELTA)
+        await asyncio.sleep(pause)
         for part in parts:
             if isinstance(part, Text):
-                await _speak(part.text, on_delta, beat)
+                await _speak(part.text, pause, on_delta, beat)
         written = sum(_size(part) for part in parts)
         read = len(request.instructions) + sum(_size(part) for message in request.messages for part in message.parts)
         return Reply(
@@ -64,12 +68,12 @@ class Demo:
         return [DEMO.partition(":")[2]]
 
 
-async def _speak(text: str, on_delta: OnDelta, beat: Beat) -> None:
+async def _speak(text: str, pause: float, on_delta: OnDelta, beat: Beat) -> None:
     words = re.findall(r"\S+\s*", text)
     for start in range(0, len(words), _WORDS_A_DELTA):
         beat()
         on_delta("".join(words[start : start + _WORDS_A_DELTA]))
-        await asyncio.sleep(_SECONDS_A_DELTA)
+        await asyncio.sleep(pause)
 
 
 def _size(part: Any) -> int:

@@ -63,9 +63,8 @@ class Providers:
 
         Raises:
             ModelFailed: none answered; it tells of the last one, and lists every try.
-            BadInput: the output schema is none.
         """
-        wanted = Wanted(request.output_schema) if request.output_schema is not None else None
+        wanted = _wanted(request.output_schema)
         names = request.models or [self.default_model]
         asking = _Asking(self._settings, on_text or _ignore)
         last = ModelFailed("no_model")
@@ -147,6 +146,13 @@ class Providers:
 
 def _ignore(_text: str, _attempt: int) -> None:
     return
+
+
+def _wanted(schema: dict[str, Any] | None) -> Wanted | None:
+    try:
+        return None if schema is None else Wanted(schema)
+    except BadInput as bad:
+        raise ModelFailed("refused", f"The output schema cannot be used. {bad.detail}") from None
 
 
 def _parsed(name: str) -> ModelName:
