@@ -116,16 +116,17 @@ class HttpFetch:
     def _acceptable(self, text: str) -> httpx2.URL:
         try:
             url = httpx2.URL(text.strip())
-            port = url.port
         except (httpx2.InvalidURL, ValueError):
             raise ToolFault("That is not a URL.") from None
+        if url.port is not None and not 0 < url.port < 65_536:
+            raise ToolFault("That is not a URL.")
         if url.scheme != "https" and not (self._allow_private and url.scheme == "http"):
             raise ToolFault("Only https:// can be fetched.")
         if not url.host:
             raise ToolFault("The URL has no host.")
         if url.userinfo:
             raise ToolFault("The URL holds a user name or a password; those are not sent.")
-        if port not in (None, 443) and not self._allow_private:
+        if url.port not in (None, 443) and not self._allow_private:
             raise ToolFault("Only port 443 can be reached.")
         return url.copy_with(fragment=None)
 

@@ -94,6 +94,7 @@ class Search:
         number, counted, shown_to = 1, 0, -1
         # `concurrent`: the library lets other threads run while it matches.
         for match in self._pattern.finditer(text, timeout=self._left(), concurrent=True):
+            self._left()  # a great many empty matches cost time too
             if match.start() < shown_to or match.start() == match.end():
                 continue
             number += text.count("\n", counted, match.start())
@@ -111,6 +112,7 @@ class Search:
         return f"{'...' if start else ''}{line[start:end]}{'...' if end < len(line) else ''}"
 
     def _left(self) -> float:
+        """Return the seconds left; raises :class:`TimeoutError` when there are none."""
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
