@@ -44,7 +44,8 @@ def chat(
             raise Failure("There is nothing to say; give a text.", ExitCode.USAGE)
     talk = Conversation(cli, agent, decider(cli.screen, yes=yes), session=session, multitask=multitask)
     for path in file or []:
-        talk.upload(path)
+        item = talk.upload(path)
+        cli.screen.note(f"  · {item['path']} ({item['size']} bytes) is in the workspace", style="dim")
     if not words:
         talk.go_on_and_on()
     elif detach:

@@ -74,10 +74,26 @@ class Conversation:
                 self._cli.client.post(f"/v1/my/runs/{run_id}/cancel", {"reason": "stopped at the terminal"})
             return follower.follow(run_id, after), follower
 
-    def upload(self, path: Path) -> None:
-        """Put a file into the session's workspace."""
-        item = upload(self._cli, self.session_id, path, path.name)
-        self._cli.screen.note(f"  · {item['path']} ({item['size']} bytes) is in the workspace", style="dim")
+    def upload(self, path: Path, name: str | None = None) -> Json:
+        """Put a file into the session's workspace; it gets its own name unless another one is given.
+
+        Raises:
+            Failure: the file cannot be read, or the server refuses it.
+        """
+        name = name or path.name
+        try:
+            with path.open("rb") as file:
+                answer = self._cli.client.request(
+                    "POST",
+                    f"/v1/my/chat/{self.session_id}/files",
+                    files={"file": (name, file, "application/octet-stream")},
+                    form={"path": name},
+                    timeout=300,
+                )
+        except OSError as error:
+            raise Failure(f"{path} cannot be read: {error.strerror}", ExitCode.USAGE) from None
+        item: Json = answer.json()
+        return item
 
     def go_on_and_on(self) -> None:
         """Read lines from the terminal and answer them, until the person leaves."""
@@ -112,7 +128,8 @@ class Conversation:
     def _command(self, screen: Screen, line: str) -> None:
         command, _, rest = line.partition(" ")
         if command == "/file" and rest:
-            self.upload(Path(rest).expanduser())
+            item = self.upload(Path(rest).expanduser())
+            screen.note(f"  · {item['path']} ({item['size']} bytes) is in the workspace", style="dim")
         elif command == "/files":
             path = f"/v1/my/chat/{self.session_id}/files"
             screen.table(_FILES, self._cli.client.pages(path), empty="The workspace is empty.")
@@ -121,27 +138,6 @@ class Conversation:
             screen.note("A new session.", style="dim")
         else:
             screen.note(_HELP)
-
-
-def upload(cli: Remote, session_id: str, path: Path, name: str) -> Json:
-    """Put a file into a session's workspace under ``name``.
-
-    Raises:
-        Failure: the file cannot be read, or the server refuses it.
-    """
-    try:
-        with path.open("rb") as file:
-            answer = cli.client.request(
-                "POST",
-                f"/v1/my/chat/{session_id}/files",
-                files={"file": (name, file, "application/octet-stream")},
-                form={"path": name},
-                timeout=300,
-            )
-    except OSError as error:
-        raise Failure(f"{path} cannot be read: {error.strerror}", ExitCode.USAGE) from None
-    item: Json = answer.json()
-    return item
 
 
 def stream_start(accepted: Json) -> str | None:

@@ -21,10 +21,10 @@ Decider = Callable[[Json], Json | None]
 _KEYS = "[a]pprove  [r]eject  [e]dit the arguments  a[l]ways approve this tool  [w]ait"
 
 
-def decider(screen: Screen, *, yes: bool = False) -> Decider:
-    """Return how to decide here: yes to everything, by asking at the terminal, or by leaving it to others."""
+def decider(screen: Screen, *, yes: bool = False, why: str = "because of --yes") -> Decider:
+    """Return how to decide here: yes to everything (and why), by asking at the terminal, or by leaving it to others."""
     if yes:
-        return lambda approval: _approve_unasked(screen, approval)
+        return lambda approval: _approve_unasked(screen, approval, why)
     if sys.stdin.isatty() and sys.stderr.isatty():
         return lambda approval: _ask(screen, approval)
     return lambda approval: _leave(screen, approval)
@@ -52,14 +52,14 @@ def _shortened(text: str, limit: int = 1500) -> str:
     return text.replace("\n", "\n      ")
 
 
-def _approve_unasked(screen: Screen, approval: Json) -> Json:
+def _approve_unasked(screen: Screen, approval: Json, why: str) -> Json:
     describe(screen, approval)
     if approval.get("kind") == "question":
         options = approval.get("options") or []
         answer = str(options[0]) if options else "Go on as you think best."
-        screen.note(f"    answered because of --yes: {answer}", style="green")
+        screen.note(f"    answered {why}: {answer}", style="green")
         return {"decision": "approve", "answer": answer}
-    screen.note("    approved because of --yes", style="green")
+    screen.note(f"    approved {why}", style="green")
     return {"decision": "approve"}
 
 

@@ -101,10 +101,21 @@ class Transcript:
 
 
 class RunFollower:
-    """Follows one run to its end, through broken connections and restarts of the server."""
+    """Follows one run to its end, through broken connections and restarts of the server.
 
-    def __init__(self, client: Client, screen: Screen, *, decide: Decider | None = None) -> None:
+    ``watch`` is called with each event as it comes, frames too, before it is printed.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        screen: Screen,
+        *,
+        decide: Decider | None = None,
+        watch: Callable[[LiveEvent], None] = lambda event: None,
+    ) -> None:
         self._client = client
+        self._watch = watch
         self._decide = decide or decider(screen)
         self._asked: set[str] = set()
         self._shown_calls: set[str] = set()
@@ -154,6 +165,7 @@ class RunFollower:
             if event.position:
                 self.position = event.position
                 self.events.append(event)
+            self._watch(event)
             handle = self._on.get(event.name)
             if handle is not None:
                 handle(event.payload)

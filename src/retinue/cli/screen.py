@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -71,12 +73,16 @@ def compact(value: object, limit: int = 100) -> str:
 class Screen:
     """Where a command prints. With ``as_json`` standard output carries one JSON document and nothing else.
 
-    ``is_terminal`` is whether a person reads standard output as it is written.
+    ``is_terminal`` is whether a person reads standard output as it is written. With ``notes_on_stdout`` messages go
+    there too (never together with JSON), for a command whose messages are its result.
     """
 
-    def __init__(self, as_json: bool = False, *, is_terminal: bool | None = None) -> None:
+    def __init__(
+        self, as_json: bool = False, *, is_terminal: bool | None = None, notes_on_stdout: bool = False
+    ) -> None:
         self.as_json = as_json
         self.is_terminal = sys.stdout.isatty() if is_terminal is None else is_terminal
+        self._notes = "stdout" if notes_on_stdout and not as_json else "stderr"
         self._consoles: dict[str, Console] = {}
 
     @property
@@ -86,8 +92,8 @@ class Screen:
 
     @property
     def err(self) -> Console:
-        """The console of standard error, for messages and progress."""
-        return self._console("stderr")
+        """The console for messages and progress: that of standard error, but for ``notes_on_stdout``."""
+        return self._console(self._notes)
 
     def _console(self, name: str) -> Console:
         if name not in self._consoles:
@@ -98,9 +104,17 @@ class Screen:
             self._consoles[name] = Console(file=stream, width=width, highlight=False, soft_wrap=True, emoji=False)
         return self._consoles[name]
 
-    def note(self, text: str, style: str = "") -> None:
+    def note(self, text: str = "", style: str = "") -> None:
         """Say something to the person, on standard error."""
         self.err.print(plain(text), style=style, markup=False)
+
+    @contextmanager
+    def working(self, text: str) -> Iterator[None]:
+        """Say what is being done while the block runs, and that it is done and how long it took."""
+        began = time.monotonic()
+        with self.err.status(plain(text)) if self.err.is_terminal else nullcontext():
+            yield
+        self.note(f"  ✓ {text} ({duration(time.monotonic() - began)})", style="dim")
 
     def line(self, text: str = "", style: str = "") -> None:
         """Print a line of the result, for a person."""
