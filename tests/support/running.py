@@ -97,6 +97,7 @@ class RunningServer:
         self.settings = settings
         self.workers: list[Process] = []
         self.api: Process | None = None
+        self.clients: list[httpx.AsyncClient] = []
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
@@ -150,6 +151,8 @@ class RunningServer:
         self.api.kill()
 
     async def close(self) -> None:
+        for client in self.clients:
+            await client.aclose()
         for process in [*self.workers, *([self.api] if self.api else [])]:
             await asyncio.to_thread(process.stop)
         if self.cluster is not None and self.database is not None:
@@ -162,6 +165,7 @@ class RunningServer:
     async def person(self, name: str = "ada") -> Person:
         """Sign somebody up."""
         client = httpx.AsyncClient(base_url=self.base_url, timeout=60)
+        self.clients.append(client)
         answer = await client.post(
             "/v1/auth/sign-up",
             json={"email": f"{name}-{uuid4().hex[:8]}@example.com", "password": PASSWORD, "name": name},
