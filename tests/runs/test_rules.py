@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from retinue.ledger import Event
-from retinue.providers import Message, ModelAnswer, Text, ToolCall, ToolResult
+from retinue.providers import AnswerPart, Message, ModelAnswer, Text, ToolCall, ToolResult
 from retinue.runs.events import (
     ModelResponded,
     RunActivated,
@@ -67,7 +67,9 @@ def state_after(*facts: Event) -> RunState:
 
 
 def answered(step: int, *calls: str, text: str = "", tokens: int = 10, cost: int | None = 5) -> ModelResponded:
-    parts = [*([Text(text)] if text else []), *(ToolCall(call, "files_write", '{"path": "a"}') for call in calls)]
+    parts: list[AnswerPart] = [ToolCall(call, "files_write", '{"path": "a"}') for call in calls]
+    if text:
+        parts.insert(0, Text(text))
     answer = ModelAnswer(parts=parts, model="x:y", provider="x", input_tokens=tokens, cost=cost)
     return ModelResponded(step=step, answer=answer)
 

@@ -124,10 +124,10 @@ class RunningServer:
         await self.until_ready()
 
     async def until_ready(self, seconds: float = 30) -> None:
+        assert self.api is not None
         async with httpx.AsyncClient() as client:
             deadline = time.monotonic() + seconds
             while time.monotonic() < deadline:
-                assert self.api is not None
                 if self.api.popen is not None and self.api.popen.poll() is not None:
                     raise AssertionError(f"the server ended:\n{self.api.output()[-4000:]}")
                 try:
