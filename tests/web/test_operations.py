@@ -94,7 +94,7 @@ async def test_metrics_are_for_this_machine_or_the_token(database: Database) -> 
         strict.metrics_token = SecretStr("watch")
         problem(await client.get("/metrics"), 401, "unauthenticated")
         problem(
-            await client.get("/metrics", headers={"Authorization": "Bearer wätch".encode()}), 401, "unauthenticated"
+            await client.get("/metrics", headers=[(b"Authorization", "Bearer wätch".encode())]), 401, "unauthenticated"
         )
         allowed = await client.get("/metrics", headers={**elsewhere, "Authorization": "Bearer watch"})
         assert allowed.status_code == 200

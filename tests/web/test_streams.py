@@ -12,15 +12,26 @@ from uuid import UUID, uuid4
 import pytest
 
 from retinue.database import Database
-from retinue.ledger import Event, append, event
+from retinue.kernel import Actor, ActorKind, Scope, SystemClock, Unavailable
+from retinue.ledger import Event, Feed, append
 from retinue.live import Frame
 from retinue.web import channel as channel_module
 from retinue.web import streams as streams_module
 from retinue.web.channel import Track
 from retinue.web.connection import Connection
 from retinue.web.streams import Streams
-from tests.web.listening import STREAM, Heard, Listener, listening
-from tests.web.paper import House, NoteHidden, NoteTorn, Person, eventually, in_the, served, settings_for_tests
+from tests.web.listening import STREAM, Heard, listening
+from tests.web.paper import (
+    House,
+    NoteHidden,
+    NoteTorn,
+    NoteWritten,
+    Person,
+    eventually,
+    in_the,
+    served,
+    settings_for_tests,
+)
 
 
 def texts(heard: list[Heard]) -> list[str]:
@@ -63,8 +74,6 @@ async def test_only_the_owners_events_are_shown(house: House, ann: Person) -> No
         await house.write(ann, "hers")
         await house.write(colleague, "his")
         async with house.database.transaction(ann.tenant_id) as uow:
-            from retinue.kernel import Actor, ActorKind, Scope, SystemClock
-
             system = Scope(ann.tenant_id, Actor(ActorKind.SYSTEM), uow, SystemClock(), house.services)
             await append(system, "note:tenant", 0, [_note("everybody's")])
         await house.write(keyed, "its")
@@ -76,8 +85,6 @@ async def test_only_the_owners_events_are_shown(house: House, ann: Person) -> No
 
 
 def _note(text: str) -> Event:
-    from tests.web.paper import NoteWritten
-
     return NoteWritten(note_id=uuid4(), text=text)
 
 
@@ -169,11 +176,12 @@ async def test_a_stream_resumes_without_gap_or_duplicate(house: House, ann: Pers
     async with listening(house.url, ann.headers, after=0) as listener:
         heard = await listener.several(701)
     assert [one.id for one in heard] == list(range(1, 702))
-    for headers, query in (
+    ways: list[tuple[dict[str, str], dict[str, Any]]] = [
         ({"Last-Event-ID": "699"}, {}),
         ({}, {"after": 699}),
         ({"Last-Event-ID": "699"}, {"after": 1}),
-    ):
+    ]
+    for headers, query in ways:
         async with listening(house.url, {**ann.headers, **headers}, **query) as listener:
             assert listener.last_id == 699
             await house.write(ann, "new")
@@ -236,8 +244,6 @@ async def test_a_position_that_is_no_longer_kept_is_gone(house: House, ann: Pers
 
     async def oldest(self: Any, tenant_id: UUID) -> int:
         return 11
-
-    from retinue.ledger import Feed
 
     monkeypatch.setattr(Feed, "oldest", oldest)
     async with listening(house.url, ann.headers, after=9) as listener:
@@ -413,8 +419,6 @@ async def test_an_expired_token_ends_the_stream(house: House) -> None:
 
 
 async def test_streams_end_when_rights_cannot_be_checked(house: House, ann: Person, monkeypatch: Any) -> None:
-    from retinue.kernel import Unavailable
-
     async def away(*args: Any) -> Any:
         raise Unavailable("away")
 
@@ -494,15 +498,10 @@ async def test_a_ticket_is_for_streams_only_and_short_lived(house: House, ann: P
     async with house.scope(ann) as scope:
         rows = await scope.queries.fetch("SELECT * FROM stream_tickets")
         assert len(rows) == 2
-        assert all(tickets[0].partition(".")[2] not in str(value) for row in rows for value in row.values())
+        assert all(tickets[0].partition(".")[2] not in str(row) for row in rows)
         await scope.queries.execute("UPDATE stream_tickets SET expires_at = now() - interval '1 second'")
     async with listening(house.url, {}, ticket=tickets[0]) as listener:
         assert listener.status == 401
-
-
-@event("test.other")
-class Other(Event, frozen=True, kw_only=True):
-    pass
 
 
 async def test_the_path_of_the_stream_is_the_one_of_the_contract(house: House) -> None:
@@ -511,4 +510,3 @@ async def test_the_path_of_the_stream_is_the_one_of_the_contract(house: House) -
     answers = document["paths"][STREAM]["get"]["responses"]
     assert "text/event-stream" in answers["200"]["content"]
     assert {"401", "403", "410", "422", "503"} <= set(answers)
-    assert Listener is not None
