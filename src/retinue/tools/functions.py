@@ -78,7 +78,10 @@ def function_tool(function: Callable[..., Any]) -> Tool:
 
     Raises:
         ValueError: its parameters cannot be described by a JSON Schema, or it has no docstring.
+        TypeError: it is no function.
     """
+    if not callable(function):
+        raise TypeError(f"a tool is made of a function, not of a {type(function).__name__}")
     marks = getattr(function, _MARKS, None) or Marks(UNLABELLED, None, CALL_TIMEOUT)
     name = marks.name or function.__name__
     wants_context, taker = _argument_taker(function)
@@ -133,14 +136,13 @@ async def in_own_thread(work: Callable[[], T]) -> T:
         if error is None:
             future.set_result(result)  # type: ignore[arg-type]  # without an error it is the result, None or not
         else:
-            # A future does not take StopIteration, which means something else to a coroutine.
-            future.set_exception(RuntimeError("StopIteration") if isinstance(error, StopIteration) else error)
+            future.set_exception(_harmless(error))
 
     def body() -> None:
         result, error = None, None
         try:
             result = context.run(work)
-        except BaseException as raised:  # also SystemExit: whatever it is belongs to the caller, not to this thread
+        except BaseException as raised:  # whatever it is belongs to the caller, not to this thread
             error = raised
         with suppress(RuntimeError):  # the loop has closed in the meantime; nobody waits any more
             loop.call_soon_threadsafe(settle, result, error)
@@ -149,6 +151,13 @@ async def in_own_thread(work: Callable[[], T]) -> T:
     _in_flight.add(thread)
     thread.start()
     return await future
+
+
+def _harmless(error: BaseException) -> Exception:
+    """Wrap what means something else to an event loop: the end of an iteration, of a task, of the program."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _argument_taker(function: Callable[..., Any]) -> tuple[bool, Any]:
