@@ -87,7 +87,7 @@ _MEMBER: Cells = {
     "sessions": {"create": "allow", "change": "allow", "delete": "allow"},
     "messages": {"create": "allow"},
     "files": {"create": "allow", "change": "allow", "delete": "allow"},
-    "runs": {"create": "allow", "change": "allow", "cancel": "allow", "retry": "allow", "export": "allow"},
+    "runs": {"create": "allow", "change": "allow", "decide": "allow", "cancel": "allow", "retry": "allow"},
     "approvals": {"decide": "allow", "change": "allow", "delete": "allow"},
     "deadletters": {"change": "allow", "retry": "allow", "delete": "allow"},
 }
@@ -96,7 +96,6 @@ _MANAGER: Cells = {
     "budgets": {"create": "allow", "change": "allow", "delete": "allow"},
     "secrets": {"list": "allow", "read": "allow"},
     "stop": {"stop": "allow", "resume": "allow"},
-    "metrics": {"export": "allow"},
 }
 
 _ADMIN: Cells = {

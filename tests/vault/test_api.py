@@ -1,0 +1,74 @@
+"""Secrets over HTTP: they go in and never come out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from retinue.vault import ProviderSecret, provider_secrets
+from tests.support.scopes import scope_of
+from tests.support.site import Account, Site
+
+SECRET = "sk-very-secret-value-0123456789"
+
+
+def path(account: Account, name: str = "") -> str:
+    return f"/v1/tenants/{account.tenant_id}/secrets{'/' + name if name else ''}"
+
+
+async def test_a_secret_goes_in_and_does_not_come_out(site: Site) -> None:
+    ann = await site.sign_up()
+    body = {"value": SECRET, "base_url": "https://llm.example.com/v1"}
+    answers = [await ann.client.put(path(ann, "openai"), json=body), await ann.client.get(path(ann))]
+    assert [one.status_code for one in answers] == [200, 200]
+    for answer in answers:
+        assert SECRET not in answer.text
+        assert SECRET[-4:] not in answer.text
+    assert [one["name"] for one in answers[1].json()["items"]] == ["openai"]
+    async with scope_of(site.services, ann.tenant_id) as scope:
+        assert await provider_secrets(scope) == {"openai": ProviderSecret(SECRET, "https://llm.example.com/v1")}
+
+
+async def test_a_secret_can_be_replaced_and_deleted(site: Site) -> None:
+    ann = await site.sign_up()
+    for value in ("first", "second"):
+        assert (await ann.client.put(path(ann, "google"), json={"api_key": value})).status_code == 200
+    async with scope_of(site.services, ann.tenant_id) as scope:
+        assert await provider_secrets(scope) == {"google": ProviderSecret("second", None)}
+    assert (await ann.client.delete(path(ann, "google"))).status_code == 204
+    assert (await ann.client.delete(path(ann, "google"))).status_code == 404
+    assert (await ann.client.get(path(ann))).json() == {"items": []}
+
+
+@pytest.mark.parametrize(
+    "name, body",
+    [
+        ("openai", {}),
+        ("openai", {"value": ""}),
+        ("openai", {"value": "x" * 16_385}),
+        ("openai", {"value": 7}),
+        ("openai", {"value": SECRET, "base_url": "ftp://x"}),
+        ("openai", {"value": SECRET, "base_url": "https://a b"}),
+        ("openai", {"value": SECRET, "more": 1}),
+        ("UPPER", {"value": SECRET}),
+        ("a" * 65, {"value": SECRET}),
+        ("-a", {"value": SECRET}),
+    ],
+)
+async def test_a_bad_secret_is_refused_without_repeating_it(site: Site, name: str, body: dict[str, Any]) -> None:
+    ann = await site.sign_up()
+    response = await ann.client.put(path(ann, name), json=body)
+    assert response.status_code == 422, response.text
+    assert SECRET not in response.text
+    assert (await ann.client.get(path(ann))).json() == {"items": []}
+
+
+@pytest.mark.parametrize("role, listing, writing", [("member", 403, 403), ("manager", 200, 403), ("admin", 200, 200)])
+async def test_who_may_do_what(site: Site, role: str, listing: int, writing: int) -> None:
+    ann, bob = await site.sign_up(), await site.sign_up()
+    tenant = (await ann.client.post("/v1/tenants", json={"name": "Acme"})).json()["tenant_id"]
+    await ann.client.put(f"/v1/tenants/{tenant}/members", json={"email": bob.email, "role": role})
+    assert (await bob.client.get(f"/v1/tenants/{tenant}/secrets")).status_code == listing
+    response = await bob.client.put(f"/v1/tenants/{tenant}/secrets/openai", json={"value": SECRET})
+    assert response.status_code == writing
