@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
 
-from retinue.kernel import Row, Scope
+from retinue.kernel import Scope
 from retinue.ledger import Event, append
 from retinue.metering import counting, rules, views
 from retinue.metering.events import BudgetChanged, BudgetRemoved, Period
@@ -114,8 +114,8 @@ async def settle(
         cost: nano-dollars; None when the price is not known.
         calls: how many calls these numbers are of.
     """
-    passed = await scope.queries.fetch(
-        "SELECT * FROM metering_settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+    budgets = await scope.queries.fetch(
+        "SELECT * FROM metering_settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         scope.tenant_id,
         agent_id,
         user_id,
@@ -127,22 +127,18 @@ async def settle(
         output_tokens,
         cost,
         views.assumed_price(scope),
-        rules.WARN_PERCENT,
         scope.clock.now(),
     )
-    for row in passed:
-        await _record_marks(scope, row, run_id)
+    for row in budgets:
+        budget = views.budget_of(row)
+        if marks := rules.marks(budget):
+            await _record(scope, budget.subject, budget.revision, marks, run_id)
     scope.uow.after_commit(partial(counting.count_calls, model, calls, input_tokens, output_tokens, cost))
 
 
 async def release_run(scope: Scope, run_id: UUID) -> None:
     """Give back what a run still holds; it has ended, or its worker died."""
     await scope.queries.execute("SELECT metering_release($1, $2, $3)", scope.tenant_id, run_id, scope.clock.now())
-
-
-async def _record_marks(scope: Scope, row: Row, run_id: UUID | None) -> None:
-    budget = views.budget_of(row)
-    await _record(scope, budget.subject, budget.revision, rules.marks(budget), run_id)
 
 
 # What people do

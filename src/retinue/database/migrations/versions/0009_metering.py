@@ -70,11 +70,13 @@ CREATE TABLE usage_daily (
 ) WITH (fillfactor = 50);
 """
 
-# Everything that moves money locks in one order: the tenant's budget, then the agent's, then reservations.
+# The functions run with the caller's rights, so row-level security holds in them, and they set no search path: that
+# would cost as much as their smaller statements do. Everything that moves money locks in one order: the tenant's
+# budget, then the agent's, then reservations.
 _LOCKED = """
 -- Locks the budgets in force for an agent, the tenant's first, and begins a new month where one has come.
 CREATE FUNCTION metering_locked(p_tenant uuid, p_agent uuid, p_now timestamptz) RETURNS SETOF budgets
-LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
     v_month date := date_trunc('month', p_now AT TIME ZONE 'UTC')::date;
     b budgets;
@@ -95,7 +97,7 @@ _RESERVE = """
 -- Holds p_amount in every budget in force, or in none: then it returns the first budget that has no room.
 CREATE FUNCTION metering_reserve(
     p_tenant uuid, p_agent uuid, p_run uuid, p_step integer, p_amount bigint, p_now timestamptz
-) RETURNS SETOF budgets LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+) RETURNS SETOF budgets LANGUAGE plpgsql AS $$
 DECLARE
     v_by_tenant boolean := false;
     v_by_agent  boolean := false;
@@ -123,62 +125,52 @@ END $$;
 """
 
 _SETTLE = """
--- Counts a model call and takes what it cost from the budgets in force; returns those that passed a mark by it.
--- A price that is not known counts for what was reserved, else for p_assumed.
+-- Counts a model call and takes what it cost from the budgets in force, which it returns.
+-- A price that is not known counts for what was reserved, else for p_assumed a call.
 CREATE FUNCTION metering_settle(
     p_tenant uuid, p_agent uuid, p_user uuid, p_run uuid, p_step integer, p_model text, p_calls integer,
-    p_input bigint, p_output bigint, p_cost bigint, p_assumed bigint, p_warn_percent integer, p_now timestamptz
-) RETURNS SETOF budgets LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+    p_input bigint, p_output bigint, p_cost bigint, p_assumed bigint, p_now timestamptz
+) RETURNS SETOF budgets LANGUAGE plpgsql AS $$
 DECLARE
+    v_unpriced integer := CASE WHEN p_cost IS NULL THEN p_calls ELSE 0 END;
+    v_budgeted boolean;
     v_held     reservations;
-    v_held_for bigint;
-    v_charge   bigint;
-    v_budgeted boolean := false;
-    b budgets;
 BEGIN
     -- A budget that is set right now is set before this call or after it: see metering.commands.
     PERFORM pg_advisory_xact_lock_shared(uuid_hash_extended(p_tenant, 9));
-    FOR b IN SELECT * FROM metering_locked(p_tenant, p_agent, p_now) LOOP
-        IF NOT v_budgeted THEN
-            v_budgeted := true;
-            SELECT * INTO v_held FROM reservations WHERE run_id = p_run AND step = p_step FOR UPDATE;
-            IF v_held.settled THEN
-                RETURN;
-            END IF;
-            v_charge := coalesce(p_cost, v_held.amount, p_assumed * p_calls);
-        END IF;
-        v_held_for := CASE WHEN (b.subject = p_tenant AND v_held.by_tenant) OR (b.subject = p_agent AND v_held.by_agent)
-            THEN v_held.amount ELSE 0 END;
-        UPDATE budgets SET spent = spent + v_charge, reserved = reserved - v_held_for,
-                unpriced = unpriced + CASE WHEN p_cost IS NULL THEN p_calls ELSE 0 END
-            WHERE subject = b.subject RETURNING * INTO b;
-        IF (NOT b.warned AND b.spent::numeric * 100 >= b.limit_nanos::numeric * p_warn_percent)
-            OR (NOT b.exhausted AND b.spent >= b.limit_nanos)
-        THEN
-            RETURN NEXT b;
-        END IF;
-    END LOOP;
-    INSERT INTO usage_daily AS u (tenant_id, day, user_id, agent_id, model, calls, input_tokens, output_tokens,
-            cost, unpriced)
-        VALUES (p_tenant, (p_now AT TIME ZONE 'UTC')::date, p_user, p_agent, p_model, p_calls, p_input, p_output,
-            coalesce(p_cost, 0), CASE WHEN p_cost IS NULL THEN p_calls ELSE 0 END)
-        ON CONFLICT (tenant_id, day, user_id, agent_id, model) DO UPDATE SET
-            calls = u.calls + excluded.calls, input_tokens = u.input_tokens + excluded.input_tokens,
-            output_tokens = u.output_tokens + excluded.output_tokens, cost = u.cost + excluded.cost,
-            unpriced = u.unpriced + excluded.unpriced;
+    v_budgeted := EXISTS (SELECT FROM budgets WHERE subject IN (p_tenant, p_agent) AND limit_nanos IS NOT NULL);
     IF v_budgeted THEN
+        PERFORM FROM metering_locked(p_tenant, p_agent, p_now);
+        SELECT * INTO v_held FROM reservations WHERE run_id = p_run AND step = p_step;
+        IF v_held.settled THEN
+            RETURN;
+        END IF;
+        RETURN QUERY UPDATE budgets SET spent = spent + coalesce(p_cost, v_held.amount, p_assumed * p_calls),
+                reserved = reserved - CASE
+                    WHEN (subject = p_tenant AND v_held.by_tenant) OR (subject = p_agent AND v_held.by_agent)
+                    THEN v_held.amount ELSE 0 END,
+                unpriced = unpriced + v_unpriced
+            WHERE subject IN (p_tenant, p_agent) AND limit_nanos IS NOT NULL RETURNING *;
         INSERT INTO reservations (tenant_id, run_id, step, agent_id, amount, by_tenant, by_agent, settled)
             VALUES (p_tenant, p_run, p_step, p_agent, 0, false, false, true)
             ON CONFLICT (tenant_id, run_id, step) DO UPDATE
             SET amount = 0, by_tenant = false, by_agent = false, settled = true;
     END IF;
+    INSERT INTO usage_daily AS u (tenant_id, day, user_id, agent_id, model, calls, input_tokens, output_tokens,
+            cost, unpriced)
+        VALUES (p_tenant, (p_now AT TIME ZONE 'UTC')::date, p_user, p_agent, p_model, p_calls, p_input, p_output,
+            coalesce(p_cost, 0), v_unpriced)
+        ON CONFLICT (tenant_id, day, user_id, agent_id, model) DO UPDATE SET
+            calls = u.calls + excluded.calls, input_tokens = u.input_tokens + excluded.input_tokens,
+            output_tokens = u.output_tokens + excluded.output_tokens, cost = u.cost + excluded.cost,
+            unpriced = u.unpriced + excluded.unpriced;
 END $$;
 """
 
 _RELEASE = """
 -- Gives back what a run still holds, and forgets which of its calls were settled.
 CREATE FUNCTION metering_release(p_tenant uuid, p_run uuid, p_now timestamptz) RETURNS void
-LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
     v_agent uuid := (SELECT agent_id FROM reservations WHERE run_id = p_run LIMIT 1);
 BEGIN
@@ -200,7 +192,6 @@ END $$;
 _FUNCTIONS = (
     "metering_locked(uuid, uuid, timestamptz)",
     "metering_reserve(uuid, uuid, uuid, integer, bigint, timestamptz)",
-    "metering_settle(uuid, uuid, uuid, uuid, integer, text, integer, bigint, bigint, bigint, bigint, integer, "
-    "timestamptz)",
+    "metering_settle(uuid, uuid, uuid, uuid, integer, text, integer, bigint, bigint, bigint, bigint, timestamptz)",
     "metering_release(uuid, uuid, timestamptz)",
 )
