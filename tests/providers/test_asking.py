@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import traceback
 from collections.abc import AsyncIterator
 from typing import Any
@@ -97,10 +96,8 @@ async def test_retry_after_is_waited_for(server: ModelServer, providers: Provide
 
 async def test_a_long_retry_after_means_the_next_model(server: ModelServer, providers: Providers) -> None:
     server.script(Step(status=429, retry_after=3600), then="repeat", model="gpt-5-mini")
-    began = time.monotonic()
     answer = await providers.ask(ask_for("go", MODEL, OTHER))
     assert answer.model == OTHER
-    assert time.monotonic() - began < 5
     assert answer.failures == [f"{MODEL} rate_limited 429"]
 
 
@@ -129,10 +126,8 @@ async def test_when_all_models_fail_the_last_is_told(server: ModelServer, impati
 
 async def test_a_model_that_never_answers(server: ModelServer, impatient: Providers) -> None:
     server.script(Step(hang=True), then="repeat")
-    began = time.monotonic()
     failed = await failure(impatient, ask_for("go", timeout=0.2))
     assert (failed.kind, failed.attempts) == ("timeout", 2)
-    assert time.monotonic() - began < 3
     await server.wait_for_requests(2, state="cut_by_client", timeout=1)
 
 
@@ -187,10 +182,10 @@ async def test_a_resting_model_is_passed_over_at_once(server: ModelServer) -> No
     access = await providers._registry.access("openai", None)
     for _ in range(5):
         access.breaker.ended(access.breaker.admit(), healthy=False)
-    began = time.monotonic()
     answer = await providers.ask(ask_for("go", MODEL, OTHER))
     assert answer.model == OTHER
-    assert time.monotonic() - began < 3
+    # Once: it was not waited for and tried again.
+    assert answer.failures == [f"{MODEL} resting"]
     await providers.close()
 
 
