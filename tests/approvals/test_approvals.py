@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import uuid4
 
@@ -237,6 +241,55 @@ async def test_what_is_remembered_holds_for_that_tool_of_that_agent(tenant: Tena
     await tenant.decide(await tenant.ask(), remember=True)
     async with tenant.scope() as scope:
         assert await commands.rule_for(scope, tenant.agent_id, "files_write") == "allow"
+
+
+async def test_of_two_who_remember_at_once_one_makes_the_rule(tenant: Tenant) -> None:
+    for _ in range(10):
+        approvals = [await tenant.ask() for _ in range(4)]
+        await asyncio.gather(*(tenant.decide(one, remember=True) for one in approvals))
+        async with tenant.scope() as scope:
+            (rule,) = await views.learnt(scope, tenant.owner_id, None, 10)
+            await commands.remove_rule(scope, rule.rule_id)
+        async with tenant.scope() as scope:
+            assert await commands.rule_for(scope, tenant.agent_id, "files_write") is None
+
+
+async def test_a_schema_is_never_fetched_from_elsewhere(tenant: Tenant) -> None:
+    asked: list[str] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/schema"
+        approval_id = await tenant.ask(parameters={"type": "object", "properties": {"path": {"$ref": url}}})
+        with pytest.raises(BadInput):
+            await tenant.decide(approval_id, edited_arguments={"path": "b.md"})
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert asked == []
+
+
+@pytest.mark.parametrize("keyword", ["pattern", "patternProperties"])
+async def test_a_slow_pattern_holds_nobody_up(tenant: Tenant, keyword: str) -> None:
+    slow = "^(a+)+$"
+    field = (
+        {"pattern": slow} if keyword == "pattern" else {"patternProperties": {slow: {}}, "additionalProperties": False}
+    )
+    approval_id = await tenant.ask(parameters={"type": "object", "properties": {"path": field}})
+    text = "a" * 40 + "!"
+    started = time.process_time()
+    await tenant.decide(approval_id, edited_arguments={"path": text if keyword == "pattern" else {text: 1}})
+    assert time.process_time() - started < 2  # generous: what it guards against takes hours
 
 
 async def test_a_model_may_write_what_no_database_stores(tenant: Tenant) -> None:

@@ -111,7 +111,7 @@ async def change(scope: Scope, agent: Agent, wanted: AgentDefinition) -> Agent:
     checked = _checked(scope, wanted)
     events = rules.change(agent, checked)
     if rules.normalised(checked.name) != rules.normalised(agent.name):
-        await _claim_name(scope, checked.name, but=agent.agent_id)
+        await _claim_name(scope, checked.name)
     return await _record(scope, agent, events)
 
 
@@ -146,8 +146,8 @@ def _checked(scope: Scope, wanted: AgentDefinition) -> AgentDefinition:
     return check_definition(scope, msgspec.structs.replace(wanted, name=rules.checked_name(wanted.name)))
 
 
-async def _claim_name(scope: Scope, name: str, *, but: UUID | None = None) -> None:
-    if await views.name_taken(scope, scope.owner(), name, but=but):
+async def _claim_name(scope: Scope, name: str) -> None:
+    if await views.name_taken(scope, scope.owner(), name):
         raise Conflict(f"You already have an agent called {name!r}. Choose another name.")
 
 

@@ -205,18 +205,16 @@ def _from_row(row: Row, found: AgentDefinition) -> Agent:
     )
 
 
-async def name_taken(scope: Scope, owner_id: UUID, name: str, *, but: UUID | None = None) -> bool:
-    """Return whether another agent of the owner has the name, and keep the answer true until this transaction ends.
+async def name_taken(scope: Scope, owner_id: UUID, name: str) -> bool:
+    """Return whether an agent of the owner has the name, and keep the answer true until this transaction ends.
 
     The lock is by owner, so only one of two requests at once that want the same name goes on.
     """
     await scope.queries.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 7))", f"agents:{owner_id}")
     found: bool = await scope.queries.fetchval(
-        "SELECT EXISTS (SELECT FROM agents WHERE owner_id = $1 AND name_key = $2 AND deleted_at IS NULL "
-        "AND agent_id IS DISTINCT FROM $3)",
+        "SELECT EXISTS (SELECT FROM agents WHERE owner_id = $1 AND name_key = $2 AND deleted_at IS NULL)",
         owner_id,
         normalised(name),
-        but,
     )
     return found
 
