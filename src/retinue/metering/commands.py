@@ -133,7 +133,7 @@ async def settle(
         budget = views.budget_of(row)
         if marks := rules.marks(budget):
             await _record(scope, budget.subject, budget.revision, marks, run_id)
-    scope.uow.after_commit(partial(counting.count_calls, model, calls, input_tokens, output_tokens, cost))
+    scope.uow.after_commit(partial(counting.count_cost, model, calls, cost))
 
 
 async def release_run(scope: Scope, run_id: UUID) -> None:

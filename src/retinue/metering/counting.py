@@ -1,4 +1,7 @@
-"""Numbers for ``/metrics``: runs by how they ended, model calls, tokens, money."""
+"""Numbers for ``/metrics``: how runs ended, and what the answers they kept cost.
+
+Calls, tokens and times are counted where the calls are made, by ``providers``.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,8 @@ from prometheus_client import Counter
 from retinue.kernel import NANOS_PER_DOLLAR
 
 RUNS = Counter("retinue_runs_ended", "Runs by how they ended", ["status"])
-CALLS = Counter("retinue_answers", "Answers of models", ["model"])
-TOKENS = Counter("retinue_answer_tokens", "Tokens read and written by models", ["model", "direction"])
-COST = Counter("retinue_answer_cost_dollars", "What model calls of known price cost, in US dollars", ["model"])
-UNPRICED = Counter("retinue_answers_unpriced", "Model calls whose price is not known", ["model"])
+COST = Counter("retinue_model_cost_dollars", "What answers of known price cost, in US dollars", ["model"])
+UNPRICED = Counter("retinue_model_answers_unpriced", "Answers whose price is not known", ["model"])
 
 _MOST_MODELS = 200
 _known: set[str] = set()
@@ -21,16 +22,12 @@ def count_run(status: str) -> None:
     RUNS.labels(status).inc()
 
 
-def count_calls(model: str, calls: int, input_tokens: int, output_tokens: int, cost: int | None) -> None:
-    """Count model calls; ``cost`` in nano-dollars, None when the price is not known."""
-    name = _label(model)
-    CALLS.labels(name).inc(calls)
-    TOKENS.labels(name, "input").inc(input_tokens)
-    TOKENS.labels(name, "output").inc(output_tokens)
+def count_cost(model: str, calls: int, cost: int | None) -> None:
+    """Count what calls of a model cost, in nano-dollars; None when the price is not known."""
     if cost is None:
-        UNPRICED.labels(name).inc(calls)
+        UNPRICED.labels(_label(model)).inc(calls)
     else:
-        COST.labels(name).inc(cost / NANOS_PER_DOLLAR)
+        COST.labels(_label(model)).inc(cost / NANOS_PER_DOLLAR)
 
 
 def _label(model: str) -> str:
