@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from retinue.vault import ProviderSecret, provider_secrets
+from retinue.vault import ProviderSecret, provider_keys, provider_secrets
 from tests.support.scopes import scope_of
 from tests.support.site import Account, Site
 
@@ -38,7 +38,7 @@ async def test_a_secret_can_be_replaced_and_deleted(site: Site) -> None:
         assert await provider_secrets(scope) == {"google": ProviderSecret("second", None)}
     assert (await ann.client.delete(path(ann, "google"))).status_code == 204
     assert (await ann.client.delete(path(ann, "google"))).status_code == 404
-    assert (await ann.client.get(path(ann))).json() == {"items": []}
+    assert (await ann.client.get(path(ann))).json()["items"] == []
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ async def test_a_bad_secret_is_refused_without_repeating_it(site: Site, name: st
     response = await ann.client.put(path(ann, name), json=body)
     assert response.status_code == 422, response.text
     assert SECRET not in response.text
-    assert (await ann.client.get(path(ann))).json() == {"items": []}
+    assert (await ann.client.get(path(ann))).json()["items"] == []
 
 
 @pytest.mark.parametrize("role, listing, writing", [("member", 403, 403), ("manager", 200, 403), ("admin", 200, 200)])
@@ -72,3 +72,20 @@ async def test_who_may_do_what(site: Site, role: str, listing: int, writing: int
     assert (await bob.client.get(f"/v1/tenants/{tenant}/secrets")).status_code == listing
     response = await bob.client.put(f"/v1/tenants/{tenant}/secrets/openai", json={"value": SECRET})
     assert response.status_code == writing
+
+
+async def test_secrets_come_in_pages(site: Site) -> None:
+    ann = await site.sign_up()
+    for name in ("b", "d", "a", "c"):
+        await ann.client.put(path(ann, name), json={"value": name})
+    first = (await ann.client.get(path(ann), params={"limit": 3})).json()
+    rest = (await ann.client.get(path(ann), params={"limit": 3, "cursor": first["next_cursor"]})).json()
+    assert [one["name"] for one in first["items"] + rest["items"]] == ["a", "b", "c", "d"]
+    assert rest["next_cursor"] is None
+
+
+async def test_a_tenant_has_so_many_secrets_and_no_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provider_keys, "MOST_SECRETS", 2)
+    ann = await site.sign_up()
+    statuses = [(await ann.client.put(path(ann, name), json={"value": name})).status_code for name in "abcab"]
+    assert statuses == [200, 200, 409, 200, 200]

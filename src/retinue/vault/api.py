@@ -13,7 +13,7 @@ from retinue.kernel import NotFound, Scope
 from retinue.vault import commands, views
 from retinue.vault.provider_keys import PURPOSE, store_secret
 from retinue.vault.views import SecretInfo
-from retinue.web import Router, scoped
+from retinue.web import Page, Router, WantedPage, problems, scoped
 
 router = Router(prefix="/v1/tenants/{tenant_id}/secrets", tags=["secrets"])
 
@@ -53,19 +53,17 @@ class SecretView(BaseModel):
     changed_at: datetime
 
 
-class SecretList(BaseModel):
-    """The names of a tenant's secrets."""
-
-    items: list[SecretView]
-
-
 @router.get("")
-async def list_secrets(scope: Annotated[Scope, scoped("secrets", "list")], tenant_id: TenantId) -> SecretList:
+async def list_secrets(
+    scope: Annotated[Scope, scoped("secrets", "list")], tenant_id: TenantId, page: WantedPage
+) -> Page[SecretView]:
     """List the names of the tenant's secrets. Their values cannot be read back."""
-    return SecretList(items=[_shown(info) for info in await views.secret_info(scope, PURPOSE)])
+    after = page.after(str)
+    rows = await views.secret_info(scope, PURPOSE, after[0] if after else None, page.limit + 1)
+    return page.page(rows, _shown, lambda row: (row.name,))
 
 
-@router.put("/{name}")
+@router.put("/{name}", responses=problems(409))
 async def put_secret(
     scope: Annotated[Scope, scoped("secrets", "change")], tenant_id: TenantId, name: Name, body: NewSecret
 ) -> SecretView:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import msgspec
 
-from retinue.kernel import Scope
+from retinue.kernel import Conflict, Scope
 from retinue.vault.commands import open_secrets, seal
+from retinue.vault.views import count_secrets, one_secret_info
 
 PROVIDERS = ("openai", "anthropic", "google")
 PURPOSE = "tenant"
+MOST_SECRETS = 500
 
 
 class StoredSecret(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -29,7 +31,13 @@ class ProviderSecret:
 
 
 async def store_secret(scope: Scope, name: str, value: str, base_url: str | None = None) -> None:
-    """Seal a secret of the tenant. The names in :data:`PROVIDERS` are credentials of model providers."""
+    """Seal a secret of the tenant. The names in :data:`PROVIDERS` are credentials of model providers.
+
+    Raises:
+        Conflict: the tenant has too many secrets.
+    """
+    if await one_secret_info(scope, PURPOSE, name) is None and await count_secrets(scope, PURPOSE) >= MOST_SECRETS:
+        raise Conflict(f"This tenant has {MOST_SECRETS} secrets. Delete some first.")
     await seal(scope, PURPOSE, name, msgspec.json.encode(StoredSecret(value, base_url)))
 
 

@@ -81,12 +81,22 @@ async def sealed_secrets(scope: Scope, purpose: str, names: Sequence[str] | None
     return [Sealed(row["name"], row["key_id"], row["sealed"], Wrapped(row["root_id"], row["wrapped"])) for row in rows]
 
 
-async def secret_info(scope: Scope, purpose: str) -> list[SecretInfo]:
+async def secret_info(scope: Scope, purpose: str, after: str | None, limit: int) -> list[SecretInfo]:
     """Return what may be known about the tenant's secrets of ``purpose``, by name."""
     rows = await scope.queries.fetch(
-        "SELECT name, created_at, changed_at FROM secrets WHERE purpose = $1 ORDER BY name", purpose
+        "SELECT name, created_at, changed_at FROM secrets WHERE purpose = $1 AND ($2::text IS NULL OR name > $2) "
+        "ORDER BY name LIMIT $3",
+        purpose,
+        after,
+        limit,
     )
     return [_info(row) for row in rows]
+
+
+async def count_secrets(scope: Scope, purpose: str) -> int:
+    """Return how many secrets of ``purpose`` the tenant has."""
+    count: int = await scope.queries.fetchval("SELECT count(*) FROM secrets WHERE purpose = $1", purpose)
+    return count
 
 
 async def one_secret_info(scope: Scope, purpose: str, name: str) -> SecretInfo | None:
