@@ -270,6 +270,7 @@ class _Live:
                     async with self._opened() as client:
                         scope.deadline = math.inf
                         self._client = client
+                        self._used = time.monotonic()
                         self._settled.set()
                         await self._until_left()
                     group.cancel_scope.cancel()
@@ -292,9 +293,10 @@ class _Live:
         while not self._leave.is_set():
             left = self._used + self._idle_seconds - time.monotonic()
             if left <= 0 and not self.calls:
-                return
-            with anyio.move_on_after(max(left, 1.0)):
+                break
+            with anyio.move_on_after(left if left > 0 else self._idle_seconds):
                 await self._leave.wait()
+        self.gone = True  # from now on, not only when the program has ended
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[Client]:
