@@ -336,7 +336,7 @@ async def test_a_program_that_died_between_calls_is_started_again(
     tools = await toolbox.open([], [program(calls)], tenant_id=context.tenant_id)
     first = int(json.loads((await call(context, tools, "tests_environment")).content)["pid"])
     os.kill(first, signal.SIGKILL)
-    await _until(lambda: not psutil.pid_exists(first))
+    await _until(lambda: _all_gone(toolbox))
     outcome = await call(context, tools, "tests_echo", text="again")
     assert outcome == ToolOutcome("again"), "an unlabelled call that was never sent may be made"
     assert noted(calls)["echo"] == 1
@@ -533,6 +533,11 @@ def test_secrets_are_put_in_their_places() -> None:
     assert with_secrets(server, {"one": "1", "two.b": "2"}).env == {"A": "1-2", "B": "${other}"}
     with pytest.raises(BadInput):
         with_secrets(server, {"one": "1"})
+
+
+def _all_gone(toolbox: Toolbox) -> bool:
+    """Whether the server has noticed that its programs have died: a moment after they did."""
+    return all(connection._live is None or connection._live.gone for connection in toolbox._pool._connections.values())
 
 
 def _children() -> list[psutil.Process]:

@@ -88,6 +88,8 @@ class HttpFetch:
 
     async def _page(self, text: str) -> ToolOutcome:
         url = self._acceptable(text)
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(system_tls)
         for _ in range(MOST_REDIRECTS + 1):
             # A transport a request: names are checked anew, and no connection is shared between two of them.
             async with self._client() as client, client.stream("GET", url) as response:

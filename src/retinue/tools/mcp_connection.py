@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import importlib
 import logging
 import math
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -17,11 +18,12 @@ from msgspec import Struct
 
 from retinue import __version__
 from retinue.tools.calls import ToolFault, ToolOutcome
+from retinue.tools.mcp_results import presented
 
 if TYPE_CHECKING:
     # At run time they are imported on first use: they are large, and many servers have no agent with MCP tools.
     from mcp import Client
-    from mcp.types import CallToolResult, ContentBlock, RequestParamsMeta
+    from mcp.types import CallToolResult, RequestParamsMeta
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +151,7 @@ class McpConnection:
             if self._live is not None and not self._live.gone:
                 return self._live
             await self.close()
+            await _load_library()
             live = _Live(self._transport, self._connect_seconds, self._idle_seconds, self._forget_listing)
             if not await live.ready():
                 reason = live.why_not() or f"no answer within {self._connect_seconds:g} seconds"
@@ -179,6 +182,12 @@ class McpConnection:
             except (RuntimeError, ValueError) as error:
                 raise McpUnavailable(f"{self._name} lists tools that cannot be understood: {error!s:.300}") from None
         raise AssertionError("unreachable: the last try returns or raises")
+
+
+async def _load_library() -> None:
+    """Import the library away from the event loop: it takes half a second the first time."""
+    if "mcp" not in sys.modules:
+        await asyncio.to_thread(importlib.import_module, "mcp")
 
 
 class _Live:
@@ -379,22 +388,3 @@ def _leaves(error: BaseException | None) -> list[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
     return [error]
-
-
-def presented(result: CallToolResult) -> ToolOutcome:
-    """Turn a result of the protocol into text; what is no text is named, not shown."""
-    texts = [_as_text(block) for block in result.content]
-    if not texts and result.structured_content is not None:
-        texts = [json.dumps(result.structured_content, ensure_ascii=False)]
-    return ToolOutcome("\n".join(texts), failed=bool(result.is_error))
-
-
-def _as_text(block: ContentBlock) -> str:
-    if block.type == "text":
-        return block.text
-    if block.type == "resource_link":
-        return f"[{block.name}: {block.uri}]"
-    if block.type == "resource":
-        text = getattr(block.resource, "text", None)
-        return text if isinstance(text, str) else f"[a file that is not text: {block.resource.uri}]"
-    return f"[{block.type} {block.mime_type}, {len(block.data) * 3 // 4:,} bytes, not shown]"

@@ -76,8 +76,10 @@ class McpPool:
         config = msgspec.json.encode(structs.replace(server, labels={}))
         key = (tenant_id, hashlib.sha256(config).digest())
         if key not in self._connections:
+            if self._tls is None:
+                self._tls = await asyncio.to_thread(system_tls)
             await self._make_room(tenant_id)
-            self._connections[key] = self._new(tenant_id, server)
+            self._connections.setdefault(key, self._new(tenant_id, server))
         return self._connections[key]
 
     async def close(self) -> None:
