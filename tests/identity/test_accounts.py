@@ -16,9 +16,12 @@ import pytest
 
 from retinue.database import Database
 from retinue.identity.passwords import Passwords
+from retinue.identity.tokens import Tokens
+from retinue.kernel import Queries
 from retinue.ledger import Feed
 from tests.support.databases import Cluster
 from tests.support.site import PASSWORD, Account, Site, bearer, open_site
+from tests.support.waiting import until_blocked_or_done
 
 PROFILE = "/v1/my/profile"
 
@@ -259,6 +262,30 @@ async def test_of_refreshes_at_once_with_one_token_one_wins(site: Site) -> None:
     token = account.tokens["refresh_token"]
     answers = await asyncio.gather(*(refresh(site, token) for _ in range(6)))
     assert sorted(one.status_code for one in answers) == [200, 401, 401, 401, 401, 401]
+
+
+async def test_a_refresh_waits_for_another_of_the_same_login(site: Site, database: Database) -> None:
+    account = await site.sign_up()
+    claims = site.services.get(Tokens).read_refresh(account.tokens["refresh_token"])
+    now = site.clock.now()
+
+    async def outcome(queries: Queries) -> str:
+        row = await queries.fetchrow(
+            "SELECT * FROM identity_refresh($1, $2, $3, $4)", claims.login_id, 1, now, now + timedelta(days=1)
+        )
+        assert row is not None
+        return str(row["r_outcome"])
+
+    async def second() -> str:
+        async with database.transaction(account.tenant_id) as uow:
+            return await outcome(uow.queries)
+
+    async with database.transaction(account.tenant_id) as uow:
+        assert await outcome(uow.queries) == "rotated"
+        task = asyncio.create_task(second())
+        await until_blocked_or_done(database, task)
+        assert not task.done()
+    assert await task == "reused"
 
 
 async def test_a_login_that_is_not_refreshed_ends(site: Site) -> None:

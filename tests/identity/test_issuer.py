@@ -235,6 +235,14 @@ async def test_a_symmetric_key_in_the_key_set_is_not_used(site: Site, provider: 
     assert (await profile(site, provider.token(sub=uuid4().hex, email=None)))[0] == 200
 
 
+async def test_a_key_for_encryption_signs_nothing(site: Site, provider: Provider) -> None:
+    provider.keys["enc"] = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    provider.extra_keys = [{**provider._public("enc"), "use": "enc"}]
+    key = provider.keys.pop("enc")
+    claims = jwt.decode(provider.token(), options={"verify_signature": False})
+    assert (await profile(site, jwt.encode(claims, key, "RS256", {"kid": "enc"})))[0] == 401
+
+
 async def test_other_algorithms_of_the_list_work(site: Site, provider: Provider) -> None:
     provider.keys = {"ec": ec.generate_private_key(ec.SECP256R1()), "ed": ed25519.Ed25519PrivateKey.generate()}
     for kid, algorithm in (("ec", "ES256"), ("ed", "EdDSA")):

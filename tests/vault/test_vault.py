@@ -30,6 +30,7 @@ from retinue.vault import (
 )
 from tests.support.databases import Cluster
 from tests.support.scopes import ledger_services, scope_of
+from tests.support.waiting import until_blocked_or_done
 
 
 @pytest.fixture
@@ -282,6 +283,20 @@ async def test_secrets_put_during_rotations_are_never_lost(
     services.add(Vault, await Vault.open(settings, own_database))
     for tenant in tenants:
         assert await get(services, tenant, "token") == tenant.bytes
+
+
+async def test_a_rotation_waits_for_a_first_secret_that_is_being_put(
+    services: Services, own_database: Database, settings: Settings
+) -> None:
+    tenant = uuid4()
+    async with scope_of(services, tenant) as scope:
+        await seal(scope, "test", "token", b"value")
+        rotation = asyncio.create_task(rotate_root(own_database, await Vault.open(settings, own_database)))
+        await until_blocked_or_done(own_database, rotation)
+        assert not rotation.done()
+    assert await rotation == 1
+    services.add(Vault, await Vault.open(settings, own_database))
+    assert await get(services, tenant, "token") == b"value"
 
 
 async def test_the_rotation_learns_ids_only(services: Services, own_database: Database) -> None:
