@@ -23,6 +23,7 @@ from retinue.kernel.manifest import Room
 from retinue.kernel.money import NANOS_PER_DOLLAR, dollars, nanos
 from retinue.kernel.scope import Actor, ActorKind, Queries, Row, Scope, Services, UnitOfWork
 from retinue.kernel.settings import Settings
+from retinue.kernel.telemetry import configure_logging, configure_tracing, shutdown_tracing, span, tracing_is_on
 
 __all__ = [
     "NANOS_PER_DOLLAR",
@@ -53,8 +54,13 @@ __all__ = [
     "Unavailable",
     "UnitOfWork",
     "UnsupportedMediaType",
+    "configure_logging",
+    "configure_tracing",
     "dollars",
     "nanos",
     "new_id",
     "parse_id",
+    "shutdown_tracing",
+    "span",
+    "tracing_is_on",
 ]
