@@ -30,28 +30,19 @@ router = Router(prefix="/v1/my/agents", tags=["agents"])
 Reference = Annotated[str, Path(description="the agent's id or name")]
 
 _YAML_TYPES = frozenset({"text/yaml", "application/yaml", "application/x-yaml", "text/x-yaml"})
-_YAML_EXAMPLE = "spec_version: 1\nname: Librarian\ninstructions: Answer from the files.\ntools: [files]\n"
-_YAML_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"text/yaml": {"schema": {"type": "string"}, "example": _YAML_EXAMPLE}},
-    }
-}
-_YAML_ANSWER: dict[int | str, dict[str, Any]] = {
-    200: {"description": "the definition", "content": {"text/yaml": {"schema": {"type": "string"}}}}
-}
+_YAML_CONTENT = {"text/yaml": {"schema": yaml_form.described()}}
+_YAML_BODY = {"requestBody": {"required": True, "content": _YAML_CONTENT}}
+_YAML_ANSWER: dict[int | str, dict[str, Any]] = {200: {"description": "the definition", "content": _YAML_CONTENT}}
 
 
 @router.post("", status_code=201, responses=problems(409))
-async def create_agent(
-    scope: Annotated[Scope, scoped("agents", "create")], response: Response, body: NewAgent
-) -> AgentView:
+async def create(scope: Annotated[Scope, scoped("agents", "create")], response: Response, body: NewAgent) -> AgentView:
     """Make an agent."""
     return await _shown(scope, await commands.create(scope, definition_of(body)), response)
 
 
 @router.get("")
-async def list_agents(scope: Annotated[Scope, scoped("agents", "list")], page: WantedPage) -> Page[AgentView]:
+async def list_all(scope: Annotated[Scope, scoped("agents", "list")], page: WantedPage) -> Page[AgentView]:
     """Your agents, oldest first."""
     after = page.after(UUID)
     found = await views.owned(scope, scope.owner(), after[0] if after else None, page.limit + 1)
@@ -74,8 +65,8 @@ async def _yaml_body(request: Request, exchange: Annotated[Exchange, Depends(exc
     return raw
 
 
-@router.post("/import", status_code=201, responses=problems(409), openapi_extra=_YAML_BODY)
-async def import_agent(
+@router.post("/import", status_code=201, responses=problems(409, 413, 415), openapi_extra=_YAML_BODY)
+async def import_yaml(
     raw: Annotated[bytes, Depends(_yaml_body)],
     scope: Annotated[Scope, scoped("agents", "import")],
     response: Response,
@@ -85,15 +76,13 @@ async def import_agent(
 
 
 @router.get("/{agent}")
-async def show_agent(
-    scope: Annotated[Scope, scoped("agents", "read")], agent: Reference, response: Response
-) -> AgentView:
+async def show(scope: Annotated[Scope, scoped("agents", "read")], agent: Reference, response: Response) -> AgentView:
     """One of your agents."""
     return await _shown(scope, await commands.find(scope, agent), response)
 
 
 @router.put("/{agent}", responses=problems(409, 412))
-async def change_agent(
+async def change(
     scope: Annotated[Scope, scoped("agents", "change")],
     agent: Reference,
     if_match: IfMatch,
@@ -108,7 +97,7 @@ async def change_agent(
 
 
 @router.delete("/{agent}", status_code=204, responses=problems(409))
-async def delete_agent(
+async def delete(
     scope: Annotated[Scope, scoped("agents", "delete")],
     agent: Reference,
     force: Annotated[bool, Query(description="cancel the runs that are under way")] = False,
@@ -119,7 +108,7 @@ async def delete_agent(
 
 
 @router.get("/{agent}/versions")
-async def list_versions(
+async def versions(
     scope: Annotated[Scope, scoped("agents", "read")], agent: Reference, page: WantedPage
 ) -> Page[AgentVersion]:
     """Every version of an agent's definition, newest first."""
@@ -134,15 +123,13 @@ async def list_versions(
 
 
 @router.post("/{agent}/pause")
-async def pause_agent(
-    scope: Annotated[Scope, scoped("agents", "pause")], agent: Reference, response: Response
-) -> AgentView:
+async def pause(scope: Annotated[Scope, scoped("agents", "pause")], agent: Reference, response: Response) -> AgentView:
     """Let an agent start nothing until it is resumed; what runs stops at its next step."""
     return await _shown(scope, await commands.pause(scope, await commands.locked(scope, agent)), response)
 
 
 @router.post("/{agent}/resume")
-async def resume_agent(
+async def resume(
     scope: Annotated[Scope, scoped("agents", "resume")], agent: Reference, response: Response
 ) -> AgentView:
     """Let a paused agent go on."""
@@ -150,7 +137,7 @@ async def resume_agent(
 
 
 @router.get("/{agent}/export", response_class=Response, responses=_YAML_ANSWER)
-async def export_agent(scope: Annotated[Scope, scoped("agents", "export")], agent: Reference) -> Response:
+async def export(scope: Annotated[Scope, scoped("agents", "export")], agent: Reference) -> Response:
     """The definition as YAML. It holds what you put into ``mcp``, headers and environment included."""
     found = await commands.find(scope, agent)
     return Response(yaml_form.written(found.definition), media_type="text/yaml; charset=utf-8")

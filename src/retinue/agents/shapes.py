@@ -10,6 +10,7 @@ from uuid import UUID
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.config import JsonDict
 
 from retinue.agents import rules
 from retinue.agents.events import AgentDefinition, Autonomy, Limits, ToolDecision
@@ -68,23 +69,20 @@ class McpServerShape(_Shape):
     )
 
 
+_EXAMPLE: JsonDict = {
+    "name": "Librarian",
+    "instructions": "Answer from the files of this session, and name the file.",
+    "model": "openai:gpt-5-mini",
+    "tools": ["files", "clock"],
+    "tool_policy": {"files_write": "ask"},
+    "limits": {"concurrency": 3, "budget": "1.50"},
+}
+
+
 class NewAgent(_Shape):
     """A definition of an agent."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "name": "Librarian",
-                    "instructions": "Answer from the files of this session, and name the file.",
-                    "model": "openai:gpt-5-mini",
-                    "tools": ["files", "clock"],
-                    "tool_policy": {"files_write": "ask"},
-                    "limits": {"concurrency": 3, "budget": "1.50"},
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     name: str = Field(min_length=1, max_length=rules.NAME_LENGTH, description="unique among your agents")
     instructions: str = Field(default="", max_length=rules.INSTRUCTIONS_LENGTH, description="what it is told first")
@@ -105,7 +103,23 @@ class NewAgent(_Shape):
 class AgentView(NewAgent):
     """An agent as it is now."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": []})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    **_EXAMPLE,
+                    "agent_id": "01939d2c-8a00-7b34-8d3c-2d4e5f607182",
+                    "version": 1,
+                    "owner_id": "01939d2c-8900-7c25-9e4d-3e5f60718293",
+                    "status": "ready",
+                    "running": 0,
+                    "queued": 0,
+                    "created_at": "2026-11-20T12:00:00Z",
+                    "changed_at": "2026-11-20T12:00:00Z",
+                }
+            ]
+        }
+    )
 
     agent_id: UUID
     version: int = Field(description="of the definition; also the ETag")

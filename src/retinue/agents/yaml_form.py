@@ -31,6 +31,17 @@ def written(definition: AgentDefinition) -> str:
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
+def described() -> dict[str, Any]:
+    """Return the JSON schema of a document, for the API's description; it refers to schemas of the description."""
+    schema = NewAgent.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    schema["title"] = "AgentDocument"
+    schema["properties"] = {"spec_version": {"const": SPEC_VERSION, "type": "integer"}, **schema["properties"]}
+    schema["required"] = ["spec_version", *schema["required"]]
+    schema["examples"] = [{"spec_version": SPEC_VERSION, **example} for example in schema["examples"]]
+    return schema
+
+
 def read(raw: bytes) -> dict[str, Any]:
     """Return the fields of a definition in YAML; what they must be is for :class:`NewAgent` to say.
 

@@ -17,7 +17,7 @@ router = Router(prefix="/v1/my", tags=["approvals"])
 
 
 @router.get("/approvals")
-async def list_approvals(
+async def list_all(
     scope: Annotated[Scope, scoped("approvals", "list")],
     page: WantedPage,
     status: Annotated[Status | None, Query(description="only those with this status")] = None,
@@ -34,13 +34,13 @@ async def list_approvals(
 
 
 @router.get("/approvals/{approval_id}")
-async def show_approval(scope: Annotated[Scope, scoped("approvals", "read")], approval_id: str) -> ApprovalView:
+async def show(scope: Annotated[Scope, scoped("approvals", "read")], approval_id: str) -> ApprovalView:
     """One approval: of your own runs, or, for managers and admins, of any run of the tenant."""
     return view_of(await commands.find(scope, parse_id(approval_id, "approval")))
 
 
 @router.post("/approvals/{approval_id}/confirm", responses=problems(409), response_model=ApprovalView)
-async def confirm_approval(
+async def confirm(
     scope: Annotated[Scope, scoped("approvals", "decide")],
     exchange: Annotated[Exchange, Depends(exchange_here)],
     approval_id: str,
