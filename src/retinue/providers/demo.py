@@ -26,6 +26,8 @@ _LONGEST_QUOTE = 240
 _WORDS_A_DELTA = 4
 _SECONDS_A_DELTA = 0.01
 _SLOW = {"slow": 0.2}
+# `demo:slow` also thinks before each turn: time enough to cancel or kill something meanwhile.
+_SECONDS_OF_THOUGHT = {"slow": 1.0}
 _CHARACTERS_A_TOKEN = 4
 
 _TEXT_FILE = re.compile(r"\.(?:md|txt|rst|csv|json|ya?ml|toml|py|html?|log|tex|org|adoc)$", re.IGNORECASE)
@@ -49,7 +51,7 @@ class Demo:
         """Answer from the conversation alone; the same conversation gets the same answer."""
         parts = decide(request)
         pause = _SLOW.get(model, _SECONDS_A_DELTA)
-        await asyncio.sleep(pause)
+        await asyncio.sleep(_SECONDS_OF_THOUGHT.get(model, pause))
         for part in parts:
             if isinstance(part, Text):
                 await _speak(part.text, pause, on_delta, beat)
