@@ -6,7 +6,6 @@ from retinue.database.faults import translated
 from retinue.database.migrate import current_revision, expected_revision, migrate
 from retinue.database.roles import prepare_database
 from retinue.database.selfcheck import self_check
-from retinue.database.selfcheck import self_check
 
 __all__ = [
     "Database",
@@ -16,7 +15,6 @@ __all__ = [
     "expected_revision",
     "migrate",
     "prepare_database",
-    "self_check",
     "self_check",
     "translated",
 ]
