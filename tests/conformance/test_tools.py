@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from retinue.tools import Effect, Labels, Tool, ToolContext, ToolOutcome, Trust, function_tool, tool
+from retinue.kernel import Settings, new_id
+from retinue.tools import (
+    Effect,
+    Labels,
+    McpServer,
+    Plugins,
+    Tool,
+    Toolbox,
+    ToolContext,
+    ToolOutcome,
+    Trust,
+    function_tool,
+    tool,
+)
 from retinue.tools.ask_user import ask_user_tool
 from retinue.tools.clock import clock_tool
 from retinue.tools.conformance import ToolConformance
@@ -20,6 +36,7 @@ from retinue.tools.fetch import HttpFetch, fetch_tool
 from retinue.tools.files import file_tools
 from tests.tools.web import Page, WebServer
 
+PROGRAM = Path(__file__).parents[1] / "tools" / "mcp_program.py"
 BUILT_IN = {one.name: one for one in file_tools()}
 
 
@@ -116,6 +133,27 @@ class TestFunction(ToolConformance):
 
     def make_tool(self) -> Tool:
         return function_tool(repeat)
+
+
+class TestMcpTool(ToolConformance):
+    arguments: ClassVar[dict[str, Any]] = {"text": "hello"}
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Tool]:
+        with tempfile.TemporaryDirectory() as folder:
+            toolbox = Toolbox(Settings(data=Path(folder)), Plugins())
+            server = McpServer(
+                name="by_hand",
+                command=sys.executable,
+                args=["-I", str(PROGRAM)],
+                labels={"echo": Labels(effect=Effect.READ, output=Trust.UNTRUSTED)},
+            )
+            try:
+                tool = (await toolbox.open([], [server], tenant_id=new_id())).get("by_hand_echo")
+                assert tool is not None
+                yield tool
+            finally:
+                await toolbox.close()
 
 
 # Dishonest tools, and the tests of the suite that catch them.

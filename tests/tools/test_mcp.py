@@ -33,6 +33,7 @@ from retinue.tools import (
     ToolOutcome,
     Trust,
 )
+from retinue.tools import mcp_connection as connection_module
 from retinue.tools import mcp_pool as pool_module
 from retinue.tools.mcp_connection import McpUnavailable
 from retinue.tools.mcp_pool import McpPool
@@ -400,6 +401,25 @@ async def test_a_program_that_says_nothing_is_given_up_and_ended(
         await connection.tools()
     assert time.monotonic() - started < 10
     await _until(lambda: not _children())
+    started = time.monotonic()
+    with pytest.raises(McpUnavailable, match="no answer within 1 seconds"):
+        await connection.tools()
+    assert time.monotonic() - started < 0.5, "the next run waits for it again"
+
+
+async def test_a_server_that_was_away_is_asked_again_after_a_while(
+    settings: Settings, site: Site, pools: list[McpPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "RETRY_SECONDS", 0.1)
+    pool = McpPool(settings)
+    pools.append(pool)
+    connection = await pool.connection(new_id(), McpServer(name="tests", url=site.url))
+    site.kill()
+    with pytest.raises(McpUnavailable):
+        await connection.tools()
+    site.start()
+    await asyncio.sleep(0.1)
+    assert "echo" in [tool.name for tool in await connection.tools()]
 
 
 async def test_closing_ends_the_programs(context: ToolContext, settings: Settings, calls: Path) -> None:

@@ -33,6 +33,9 @@ CONNECT_SECONDS = 20.0
 IDLE_SECONDS = 300.0
 """A connection that nobody used for so long is closed; a listing of tools this old is asked for again."""
 
+RETRY_SECONDS = 10.0
+"""A server that did not list its tools is not asked again for so long: every run of its agents would wait for it."""
+
 _MOST_TOOLS = 128
 _MOST_PAGES = 20
 _CLOSE_SECONDS = 8.0
@@ -82,6 +85,7 @@ class McpConnection:
         self._live: _Live | None = None
         self._connecting = asyncio.Lock()
         self._listing: tuple[float, list[RemoteTool]] | None = None
+        self._refused: tuple[float, str] | None = None
         self.last_used = time.monotonic()
 
     @property
@@ -95,8 +99,15 @@ class McpConnection:
         Raises:
             McpUnavailable: there is no listing, or only an old one, and the server cannot be asked.
         """
-        if self._listing is None or time.monotonic() - self._listing[0] > self._idle_seconds:
-            self._listing = (time.monotonic(), await self._listed())
+        now = time.monotonic()
+        if self._listing is None or now - self._listing[0] > self._idle_seconds:
+            if self._refused is not None and now - self._refused[0] < RETRY_SECONDS:
+                raise McpUnavailable(self._refused[1])
+            try:
+                self._listing = (now, await self._listed())
+            except McpUnavailable as error:
+                self._refused = (time.monotonic(), str(error))
+                raise
         return self._listing[1]
 
     async def call(self, tool: str, arguments: dict[str, Any], *, key: str, repeatable: bool) -> ToolOutcome:
