@@ -237,7 +237,8 @@ async def waited(scope: Annotated[Scope, scoped("notes", "create")], body: NewNo
 
     async def finish() -> Response:
         events = await feed.read(tenant_id, 0)
-        return Response(Note(note_id=note_id, text=body.text, bodies=len(events)).model_dump_json(), 200)
+        note = Note(note_id=note_id, text=body.text, bodies=len(events))
+        return Response(note.model_dump_json(), media_type="application/json")
 
     return Deferred(Note(note_id=note_id, text=body.text), finish)
 
@@ -246,7 +247,7 @@ async def waited(scope: Annotated[Scope, scoped("notes", "create")], body: NewNo
 async def upload(scope: Annotated[Scope, scoped("notes", "create")], file: Annotated[UploadFile, File()]) -> Note:
     """Keep a file's beginning."""
     data = await file.read()
-    note_id = await write_note(scope, data[:20].decode())
+    note_id = await write_note(scope, data[:20].hex())
     return Note(note_id=note_id, text=f"{len(data)} bytes")
 
 

@@ -280,7 +280,7 @@ async def test_many_reconnect_at_once(house: House, ann: Person) -> None:
     await house.write(ann, "present")
     await asyncio.gather(*waiting)
     await eventually(lambda: streams(house).count() == 0)
-    assert not streams(house)._channels
+    assert not streams(house)._seats
     assert not streams(house)._holders
 
 
@@ -464,7 +464,7 @@ async def test_a_client_that_leaves_leaves_nothing_behind(house: House, ann: Per
         async with listening(house.url, ann.headers):
             pass
     await eventually(lambda: streams(house).count() == 0)
-    await eventually(lambda: not streams(house)._channels)
+    await eventually(lambda: not streams(house)._seats)
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "stream-pump"]
 
 

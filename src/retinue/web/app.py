@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 
 import retinue
 from retinue.database import Database
-from retinue.kernel import Clock, Room, Services, Settings, SystemClock
+from retinue.kernel import Clock, Room, Services, Settings, SystemClock, tracing_is_on
 from retinue.ledger import Feed
 from retinue.live import Live
 from retinue.web import health, metrics, openapi, sse
@@ -21,8 +21,10 @@ from retinue.web.gate import Gate
 from retinue.web.health import Health
 from retinue.web.idempotency import Idempotency
 from retinue.web.limits import Limits
+from retinue.web.measuring import Measuring
 from retinue.web.problems import install as install_problems
 from retinue.web.routing import check_route
+from retinue.web.spans import RequestSpans
 from retinue.web.streams import Streams
 from retinue.web.tickets import Tickets
 from retinue.web.tracing import Tracing
@@ -44,7 +46,7 @@ def create_app(
     Args:
         settings: the server's settings.
         services: must hold the ``Database``, the ``Feed`` and the ``Live`` bus, opened or not; gets ``Idempotency``,
-            ``Limits``, ``Tickets``, ``Streams`` and, unless it is there, ``Health``.
+            ``Limits``, ``Measuring``, ``Tickets``, ``Streams`` and, unless it is there, ``Health``.
         rooms: in the order their routes are to be found.
         gate: who knows users and rights.
         clock: the time; the machine's by default.
@@ -57,6 +59,7 @@ def create_app(
     limits = services.add(Limits, Limits(settings))
     tickets = services.add(Tickets, Tickets(services.get(Database), clock))
     services.add(Idempotency, Idempotency())
+    services.add(Measuring, Measuring(services, settings))
     _ensure_health(services)
     live = services.get(Live)  # type: ignore[type-abstract]  # services are found by their base class
     services.add(Streams, Streams(settings, Catalogue(rooms), services.get(Feed), live, gate, clock))
@@ -70,7 +73,11 @@ def create_app(
         redirect_slashes=False,
         separate_input_output_schemas=False,
         lifespan=lifespan,
-        middleware=[Middleware(Tracing), Middleware(Callers, gate=gate, limits=limits, tickets=tickets)],
+        middleware=[
+            *([Middleware(RequestSpans)] if tracing_is_on() else []),
+            Middleware(Tracing),
+            Middleware(Callers, gate=gate, limits=limits, tickets=tickets),
+        ],
     )
     app.state.settings = settings
     app.state.services = services

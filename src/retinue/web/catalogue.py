@@ -89,6 +89,8 @@ class Catalogue:
         self._by_type: dict[str, Streamed] = {}
         for room in rooms:
             self._by_type.update(room.streamed)
+        self._names = frozenset({DELTA, *(streamed.name for streamed in self._by_type.values())})
+        self._resources = frozenset(streamed.resource for streamed in self._by_type.values())
 
     def get(self, event_type: str) -> Streamed | None:
         """Return how an event type is shown; None when it is not."""
@@ -96,11 +98,11 @@ class Catalogue:
 
     def names(self) -> frozenset[str]:
         """Return all names that can appear on a stream."""
-        return frozenset({DELTA, *(streamed.name for streamed in self._by_type.values())})
+        return self._names
 
     def resources(self) -> frozenset[str]:
         """Return the resources that decide who sees events without an owner."""
-        return frozenset(streamed.resource for streamed in self._by_type.values())
+        return self._resources
 
     def shows(self, wanted: Filter, event: Encoded) -> Shown | None:
         """Return the event as ``wanted`` shows it, None when it does not."""

@@ -108,7 +108,6 @@ class Channel:
     Attributes:
         position: everything up to here was handed to the tracks.
         backlogs: readers of the past at once; the others wait without holding a database connection.
-        users: how many streams use the channel or are about to.
     """
 
     def __init__(self, tenant_id: UUID, catalogue: Catalogue, feed: Feed, backlogs: asyncio.Semaphore) -> None:
@@ -117,7 +116,6 @@ class Channel:
         self.catalogue = catalogue
         self.feed = feed
         self.position = 0
-        self.users = 0
         self._texts = Texts()
         self._tracks: dict[UUID, dict[Filter, Track]] = {}
         self._frames: list[Frame] = []

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from datetime import datetime
 from types import coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from starlette.types import Message, Receive, Send
 
@@ -43,12 +43,15 @@ class Connection(ABC):
     """A stream to one client.
 
     Attributes:
+        kind: the protocol, for the numbers.
         cursor: how many items of its track it was given.
         expires_at: when the credential it was opened with ends; None for never.
         busy_since: when it last made progress with what it could not take at once, in monotonic seconds; 0 when there
             is nothing of the kind.
         ended: why this side ended it; empty while it goes on.
     """
+
+    kind: ClassVar[str]
 
     __slots__ = (
         "__weakref__",
@@ -115,6 +118,7 @@ class Connection(ABC):
         if self._abort is None:
             self._main = asyncio.current_task()
         track = self._track = self._channel.join(self, self._wanted)
+        self._wanted = track.wanted  # equal, and there once for all
         self._start(self._begin(track, self._channel.position, after, self._channel.texts(self._wanted)))
         try:
             while True:
@@ -274,6 +278,7 @@ class Connection(ABC):
 class SseConnection(Connection):
     """A stream of server-sent events."""
 
+    kind = "sse"
     __slots__ = ()
 
     @classmethod
@@ -308,6 +313,7 @@ class SseConnection(Connection):
 class WebSocketConnection(Connection):
     """A stream of WebSocket messages: the same documents with the position inside, as ``id``."""
 
+    kind = "websocket"
     __slots__ = ()
 
     @classmethod

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
+
+from starlette.types import Receive, Send
 
 from retinue.kernel import Fault, Unauthenticated
 from retinue.web.gate import Credential
@@ -30,7 +33,8 @@ class Exchange:
         status: the response's status, once it started.
         body: the request's body, once it was read, for the fingerprint of an idempotent request.
         answer: the finished response of a scoped route, so that the scope can store it before it commits.
-        streaming: a live stream, whose duration says nothing about speed.
+        stream: what goes on after the application has answered: a live stream, run by the outermost layer, so that
+            the layers between need not stay around for hours.
     """
 
     trace_id: str
@@ -45,7 +49,7 @@ class Exchange:
     status: int = 0
     body: bytes = b""
     answer: Any = None
-    streaming: bool = False
+    stream: Callable[[Receive, Send], Awaitable[None]] | None = None
 
     def caller(self) -> Credential:
         """Return who asks.

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from retinue.kernel import Forbidden, Settings, Unauthenticated
 from retinue.web.exchange import exchange_of
+from retinue.web.measuring import Measuring
 
 REQUESTS = Histogram(
     "retinue_http_request_duration_seconds",
@@ -56,6 +57,7 @@ async def metrics(request: Request) -> Response:
             raise Unauthenticated("Send the metrics token.")
     elif not _is_here(exchange_of(request.scope).client):
         raise Forbidden("/metrics answers on this machine only, unless RETINUE_METRICS_TOKEN is set.")
+    await request.app.state.services.get(Measuring).look()
     text: bytes = generate_latest(REGISTRY)  # type: ignore[no-untyped-call]  # the library leaves it unannotated
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 

@@ -109,7 +109,7 @@ async def exchange_here(connection: HTTPConnection) -> Exchange:
 async def _tenant(connection: HTTPConnection, credential: Credential, gate: Gate) -> UUID:
     """Find the tenant a request is about: in its path (`/v1/tenants/{tenant_id}/...`), its header, its credential."""
     named = connection.path_params.get("tenant_id") or connection.headers.get("retinue-tenant")
-    if named:
+    if named is not None:
         try:
             return UUID(named)
         except ValueError:

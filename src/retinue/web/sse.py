@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, Header, Query
@@ -19,7 +20,7 @@ from retinue.kernel import BadInput, Scope
 from retinue.web.catalogue import Filter
 from retinue.web.connection import ABORT, Connection, SseConnection, WebSocketConnection
 from retinue.web.exchange import Exchange, exchange_of
-from retinue.web.gate import Credential, Entry, Gate
+from retinue.web.gate import Credential, Entry
 from retinue.web.problems import problems
 from retinue.web.routing import Router
 from retinue.web.scope import admitted, exchange_here, scoped
@@ -27,6 +28,8 @@ from retinue.web.streams import Streams
 from retinue.web.tickets import SECONDS, Tickets
 
 MAX_POSITION = 2**63 - 1
+
+Begin = Callable[[Receive, Send], Awaitable[None]]
 
 router = Router(prefix="/v1/my/events", tags=["events"])
 
@@ -76,32 +79,18 @@ async def wanted_of(
     return Wanted(session, run, names, after)
 
 
-def _filter(gate: Gate, entry: Entry, wanted: Wanted, resources: frozenset[str]) -> Filter:
-    visible = frozenset(
-        resource for resource in resources if gate.permits(entry.role, entry.scopes, resource, "read") == "allow"
-    )
-    return Filter(entry.user_id, visible, wanted.session, wanted.run, wanted.names)
-
-
 @dataclass(slots=True)
 class Opening:
     """A stream about to be opened for somebody who was let in."""
 
     streams: Streams
-    gate: Gate
     credential: Credential
     tenant_id: UUID
     entry: Entry
     wanted: Wanted
+    abort: Callable[[], None] | None
 
-    async def serve(
-        self,
-        kind: type[Connection],
-        scope: AsgiScope,
-        receive: Receive,
-        send: Send,
-        begin: Callable[[], Any],
-    ) -> None:
+    async def serve(self, kind: type[Connection], begin: Begin, receive: Receive, send: Send) -> None:
         """Check that the stream can be had, begin the response, and stream until one side has had enough.
 
         Raises:
@@ -109,22 +98,41 @@ class Opening:
             Unavailable: the server has as many streams as it may, or the database does not answer.
         """
         after = self.wanted.after
-        async with self.streams.channel(self.tenant_id) as channel:
+        seats = self.streams.take_seat(self.tenant_id)
+        try:
+            channel = await seats.channel()
             if after is not None:
                 await channel.check(after)
                 await channel.reached(after)
             connection = kind(
-                channel,
-                _filter(self.gate, self.entry, self.wanted, self.streams.catalogue.resources()),
-                receive,
-                send,
-                expires_at=self.credential.expires_at,
-                abort=scope.get("extensions", {}).get(ABORT, {}).get("call"),
+                channel, self._filter(), receive, send, expires_at=self.credential.expires_at, abort=self.abort
             )
-            name = "sse" if kind is SseConnection else "websocket"
-            async with self.streams.held(connection, self.credential, self.tenant_id, self.entry, name):
-                await begin()
+            holder = self.streams.watch(connection, self.credential, self.tenant_id, self.entry)
+            try:
+                await begin(receive, send)
                 await connection.run(after)
+            finally:
+                self.streams.unwatch(connection, holder)
+        finally:
+            await self.streams.leave_seat(seats)
+
+    def _filter(self) -> Filter:
+        wanted = self.wanted
+        visible = self.streams.visible(self.entry.role, self.entry.scopes)
+        return Filter(self.entry.user_id, visible, wanted.session, wanted.run, wanted.names)
+
+
+def _abort_of(scope: AsgiScope) -> Callable[[], None] | None:
+    """Return what drops the connection, when the server offers it (see server.py)."""
+    found: Callable[[], None] | None = scope.get("extensions", {}).get(ABORT, {}).get("call")
+    return found
+
+
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-store"),
+    (b"x-accel-buffering", b"no"),  # nginx would collect events before it passes them on
+]
 
 
 class EventStream(Response):
@@ -133,19 +141,22 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(self, opening: Opening, exchange: Exchange) -> None:
-        super().__init__(headers={"cache-control": "no-cache, no-store", "x-accel-buffering": "no"})
+        super().__init__()
         self._opening = opening
         self._exchange = exchange
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Stream; called after the scope has committed, so no database connection is held."""
-        headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
+        """Leave the streaming to the outermost layer: by then the scope has committed and its connection is free."""
+        self._exchange.stream = partial(self._opening.serve, SseConnection, _begin_sse)
 
-        async def begin() -> None:
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            self._exchange.streaming = True
 
-        await self._opening.serve(SseConnection, scope, receive, send, begin)
+async def _begin_sse(receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+
+
+async def _begin_websocket(receive: Receive, send: Send) -> None:
+    await receive()  # the client's wish to connect
+    await send({"type": "websocket.accept"})
 
 
 _EXAMPLE = (
@@ -179,9 +190,8 @@ async def stream(
     Resumes after `after` or `Last-Event-ID` without a gap. A client that cannot keep up is cut and can resume, too.
     """
     entry = Entry(scope.actor, scope.owner(), scope.role or "", scope.scopes)
-    opening = Opening(
-        scope.service(Streams), connection.app.state.gate, exchange.caller(), scope.tenant_id, entry, wanted
-    )
+    abort = _abort_of(connection.scope)
+    opening = Opening(scope.service(Streams), exchange.caller(), scope.tenant_id, entry, wanted, abort)
     return EventStream(opening, exchange)
 
 
@@ -205,17 +215,6 @@ async def websocket(connection: WebSocket, wanted: Annotated[Wanted, Depends(wan
     """Stream the same over a WebSocket; the position is the message's ``id``."""
     tenant_id, entry = await admitted(connection, "events", "read")
     exchange = exchange_of(connection.scope)
-    opening = Opening(
-        connection.app.state.services.get(Streams),
-        connection.app.state.gate,
-        exchange.caller(),
-        tenant_id,
-        entry,
-        wanted,
-    )
-
-    async def begin() -> None:
-        await connection.accept()
-        exchange.streaming = True
-
-    await opening.serve(WebSocketConnection, connection.scope, connection.receive, connection.send, begin)
+    streams: Streams = connection.app.state.services.get(Streams)
+    opening = Opening(streams, exchange.caller(), tenant_id, entry, wanted, _abort_of(connection.scope))
+    exchange.stream = partial(opening.serve, WebSocketConnection, _begin_websocket)

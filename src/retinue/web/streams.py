@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -28,7 +27,7 @@ UNCHECKED_SECONDS = 60.0
 
 
 @dataclass(slots=True)
-class _Holder:
+class Holder:
     """Somebody who holds streams: rights are checked once for all of them."""
 
     credential: Credential
@@ -38,11 +37,21 @@ class _Holder:
 
 
 @dataclass(slots=True)
-class _Shared:
+class Seats:
     """A tenant's channel, opened by whoever came first, and how many use it or wait for it."""
 
+    tenant_id: UUID
     opening: asyncio.Task[Channel]
-    users: int = 0
+    taken: int = 0
+
+    async def channel(self) -> Channel:
+        """Return the channel, once it is open.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        # Shielded: one client's going away must not stop the opening that others wait for.
+        return await asyncio.shield(self.opening)
 
     def tracks(self) -> Iterable[Track]:
         """Return the tracks of the channel; none while it is being opened."""
@@ -70,9 +79,10 @@ class Streams:
         self._live = live
         self._gate = gate
         self._clock = clock
-        self._channels: dict[UUID, _Shared] = {}
-        self._holders: dict[tuple[str, UUID], _Holder] = {}
+        self._seats: dict[UUID, Seats] = {}
+        self._holders: dict[tuple[str, UUID], Holder] = {}
         self._backlogs = asyncio.Semaphore(4)
+        self._visible: dict[frozenset[str], frozenset[str]] = {}
         self._count = 0
         self._checked_at = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
@@ -92,32 +102,40 @@ class Streams:
         """Return how many streams are open."""
         return self._count
 
-    @asynccontextmanager
-    async def channel(self, tenant_id: UUID) -> AsyncIterator[Channel]:
-        """Yield the tenant's channel; it is there as long as somebody uses it.
+    def visible(self, role: str, scopes: frozenset[str] | None) -> frozenset[str]:
+        """Return the resources whose ownerless events a caller may see; one object for all with equal rights."""
+        found = frozenset(
+            resource
+            for resource in self.catalogue.resources()
+            if self._gate.permits(role, scopes, resource, "read") == "allow"
+        )
+        return self._visible.setdefault(found, found)
+
+    def take_seat(self, tenant_id: UUID) -> Seats:
+        """Take one of the places for streams; give it back with :meth:`leave_seat`.
 
         Raises:
-            Unavailable: the database does not answer, the server is stopping, or it has as many streams as it may.
+            Unavailable: the server is stopping, or it has as many streams as it may.
         """
         if self._closing:
             raise Unavailable("The server is stopping. Connect again.", retry_after=1)
         if self._count >= self._limit:
             raise Unavailable(f"This server has {self._limit} live streams and takes no more.", retry_after=10)
-        shared = self._channels.get(tenant_id)
-        if shared is None:
-            shared = self._channels[tenant_id] = _Shared(asyncio.create_task(self._open(tenant_id)))
+        seats = self._seats.get(tenant_id)
+        if seats is None:
+            seats = self._seats[tenant_id] = Seats(tenant_id, asyncio.create_task(self._open(tenant_id)))
         self._count += 1
-        shared.users += 1
-        try:
-            # Shielded: one client's going away must not stop the opening that others wait for.
-            yield await asyncio.shield(shared.opening)
-        finally:
-            self._count -= 1
-            shared.users -= 1
-            if shared.users == 0:
-                if self._channels.get(tenant_id) is shared:
-                    del self._channels[tenant_id]
-                await shared.close()
+        seats.taken += 1
+        return seats
+
+    async def leave_seat(self, seats: Seats) -> None:
+        """Give a place back; the last one of a tenant takes its channel along."""
+        self._count -= 1
+        seats.taken -= 1
+        if seats.taken == 0:
+            if self._seats.get(seats.tenant_id) is seats:
+                del self._seats[seats.tenant_id]
+            await seats.close()
 
     async def _open(self, tenant_id: UUID) -> Channel:
         if not self._tasks:
@@ -130,27 +148,25 @@ class Streams:
         await channel.open(self._live)
         return channel
 
-    @asynccontextmanager
-    async def held(
-        self, connection: Connection, credential: Credential, tenant_id: UUID, entry: Entry, kind: str
-    ) -> AsyncIterator[None]:
-        """Watch over a stream while it is open."""
+    def watch(self, connection: Connection, credential: Credential, tenant_id: UUID, entry: Entry) -> Holder:
+        """Watch over a stream from now on, until :meth:`unwatch`."""
         key = (credential.subject, tenant_id)
         holder = self._holders.get(key)
         if holder is None:
-            holder = self._holders[key] = _Holder(credential, tenant_id, entry)
+            holder = self._holders[key] = Holder(credential, tenant_id, entry)
         holder.connections.add(connection)
-        gauge = STREAMS.labels(kind)
-        gauge.inc()
-        try:
-            yield
-        finally:
-            gauge.dec()
-            holder.connections.discard(connection)
-            if not holder.connections and self._holders.get(key) is holder:
-                del self._holders[key]
-            if connection.ended:
-                CUT.labels(connection.ended).inc()
+        STREAMS.labels(connection.kind).inc()
+        return holder
+
+    def unwatch(self, connection: Connection, holder: Holder) -> None:
+        """Let go of a stream that has ended."""
+        STREAMS.labels(connection.kind).dec()
+        holder.connections.discard(connection)
+        key = (holder.credential.subject, holder.tenant_id)
+        if not holder.connections and self._holders.get(key) is holder:
+            del self._holders[key]
+        if connection.ended:
+            CUT.labels(connection.ended).inc()
 
     # Watching
 
@@ -165,8 +181,8 @@ class Streams:
     async def _look_around(self) -> None:
         """Show quiet streams alive; end those that expired or do not move."""
         now, monotonic = self._clock.now(), time.monotonic()
-        for shared in list(self._channels.values()):
-            for track in shared.tracks():
+        for seats in list(self._seats.values()):
+            for track in seats.tracks():
                 if monotonic - track.last_sent >= QUIET_SECONDS:
                     track.last_sent = monotonic
                     for connection in tuple(track.quick):
@@ -201,6 +217,6 @@ class Streams:
             elif (entry.role, entry.scopes) != (holder.entry.role, holder.entry.scopes):
                 self._end_all(holder, "rights changed")
 
-    def _end_all(self, holder: _Holder, reason: str) -> None:
+    def _end_all(self, holder: Holder, reason: str) -> None:
         for connection in list(holder.connections):
             connection.end(reason)

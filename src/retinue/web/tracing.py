@@ -28,6 +28,8 @@ _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})
 _VERSION = (b"retinue-version", retinue.__version__.encode())
 _NO_SNIFF = (b"x-content-type-options", b"nosniff")
 _NO_STORE = (b"cache-control", b"no-store")
+# Not the server's own: what the layers and the routing put into the scope for one another.
+_PASSING = frozenset({"app", "endpoint", "path_params", "retinue.exchange", "route", "router", "state"})
 
 
 class Tracing:
@@ -44,9 +46,14 @@ class Tracing:
         exchange = _begin(scope)
         exchange.enter(scope)
         traced = _traced(exchange, send)
+        route = None
         try:
             _check_url(scope)
             await self.app(scope, receive, traced)
+            route = scope.get("route")
+            if exchange.stream is not None:
+                _forget(scope, exchange)
+                await exchange.stream(receive, traced)
         except Fault as fault:
             await _refuse(scope, exchange, fault, traced)
         except Exception as error:
@@ -55,7 +62,7 @@ class Tracing:
                 raise  # the answer has begun: only the server can cut it off
             await _refuse(scope, exchange, _hidden(error), traced)
         finally:
-            _end(scope, exchange)
+            _end(scope, exchange, route or scope.get("route"))
 
 
 def _begin(scope: Scope) -> Exchange:
@@ -123,11 +130,25 @@ async def _refuse(scope: Scope, exchange: Exchange, fault: Fault, send: Send) ->
     await send({"type": f"{prefix}.response.body", "body": body})
 
 
-def _end(scope: Scope, exchange: Exchange) -> None:
+def _forget(scope: Scope, exchange: Exchange) -> None:
+    """Let go of what only the request needed: a quiet stream, of which there may be thousands, holds little."""
+    kept = {
+        key: value
+        for key, value in scope.items()
+        if key not in _PASSING and not key.startswith(("fastapi", "starlette"))
+    }
+    scope.clear()  # a dict keeps its size when keys are deleted one by one
+    scope.update(kept)
+    scope["headers"].clear()  # in place: the server holds the same list
+    exchange.answer = None
+    exchange.body = b""
+
+
+def _end(scope: Scope, exchange: Exchange, matched: Any) -> None:
     seconds = time.monotonic() - exchange.started
-    route = getattr(scope.get("route"), "path", "") or "(none)"
+    route = getattr(matched, "path", "") or "(none)"
     method = scope.get("method", "WS")
-    if not exchange.streaming:
+    if exchange.stream is None:  # how long a stream lasts says nothing about speed
         observe(method, route, exchange.status, seconds)
     if access.isEnabledFor(logging.INFO):
         _log(scope, exchange, method, route, seconds)
