@@ -31,19 +31,21 @@ class Crasher:
         self._workers: dict[str, Process] = {}
         self._starting: list[subprocess.Popen[bytes]] = []
         self._holder = ""
-        self._approved = False
+        self._dead: set[str] = set()
+        self._waited = False
+        self._effect_recorded = False
         self.kills: list[Kill] = []
 
     def start_workers(self) -> None:
         """Start two workers: one will have the run, the other one stands by."""
         self._starting = [self._stage.begin("worker") for _ in range(2)]
-        self._collect()
+        while self._starting:
+            self._welcome()
 
-    def _collect(self) -> None:
-        for process in self._starting:
-            worker = self._stage.when_ready(process)
-            self._workers[str(worker.said["worker_id"])] = worker
-        self._starting = []
+    def _welcome(self) -> None:
+        """Learn the id of the worker that was started first of those that are not known yet."""
+        worker = self._stage.when_ready(self._starting.pop(0))
+        self._workers[str(worker.said["worker_id"])] = worker
 
     @property
     def missed(self) -> list[str]:
@@ -60,10 +62,12 @@ class Crasher:
         """Look at an event of the run as it comes, and kill when it is time."""
         if event.name == "run_started":
             self._taken(str(event.payload["worker_id"]))
-        elif event.name == "approval_decided":
-            self._approved = True
-        elif event.name == "task_progress" and event.payload.get("name") == "files_write" and self._approved:
-            self._kill(_MOMENTS[2])
+        elif event.name == "run_waiting":
+            self._waited = True
+        elif event.name == "task_progress" and event.payload.get("name") == "files_write":
+            self._effect_recorded = True
+            if self._holder not in self._dead:  # else the next one, who takes over in a moment, comes to it
+                self._kill(_MOMENTS[2])
 
     def _taken(self, worker_id: str) -> None:
         now = time.monotonic()
@@ -72,15 +76,20 @@ class Crasher:
             last = self.kills[-1]
             self.kills[-1] = Kill(last.moment, last.at, now - last.at)
             self._screen.note(f"  ⚡ another worker has the run after {duration(now - last.at)}", style="yellow")
-        self._kill(_MOMENTS[1] if self._approved else _MOMENTS[0])
+        self._kill(_MOMENTS[2 if self._effect_recorded else 1 if self._waited else 0])
 
     def _kill(self, moment: str) -> None:
         """Kill the worker that has the run, once a moment, and have a new one stand by."""
         if any(kill.moment == moment for kill in self.kills):
             return
-        self._collect()
-        worker = self._workers.pop(self._holder)
-        self._stage.kill(worker)
+        while self._holder not in self._workers and self._starting:
+            self._welcome()
+        # A worker that was silent for too long comes back under another id; then all are killed, to be sure.
+        victims = [self._holder] if self._holder in self._workers else list(self._workers)
+        for worker_id in victims:
+            worker = self._workers.pop(worker_id)
+            self._stage.kill(worker)
+            self._screen.note(f"  ⚡ kill -9 {worker.pid}: the worker dies {moment}", style="bold red")
+        self._dead.add(self._holder)
         self.kills.append(Kill(moment, time.monotonic()))
-        self._screen.note(f"  ⚡ kill -9 {worker.pid}: the worker dies {moment}", style="bold red")
-        self._starting = [self._stage.begin("worker")]
+        self._starting += [self._stage.begin("worker") for _ in victims]

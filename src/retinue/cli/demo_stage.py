@@ -138,8 +138,10 @@ def _environment() -> dict[str, str]:
         if name.startswith(_OF_MODELS)
         or (not name.startswith("RETINUE_") and name.removesuffix("_FILE") not in _ELSEWHERE)
     }
-    # One user asks a lot in a short time here.
-    return {**kept, "RETINUE_RATE_LIMIT": "off", "RETINUE_LOGIN_RATE_LIMIT": "off", "PYTHONUNBUFFERED": "1"}
+    # One user asks a lot in a short time here. And a machine that is busy with other things is no reason to take a
+    # worker for dead: on one machine it is seen at once that a process is gone.
+    ours = {"RATE_LIMIT": "off", "LOGIN_RATE_LIMIT": "off", "DEAD_AFTER_SECONDS": "15"}
+    return {**kept, **{f"RETINUE_{name}": value for name, value in ours.items()}, "PYTHONUNBUFFERED": "1"}
 
 
 def _line(stream: IO[bytes], seconds: float) -> bytes:

@@ -156,7 +156,8 @@ class RunFollower:
         for event in live_events(self._client, after=after, away=self._away, run=run_id):
             if event is None:
                 self.transcript.connected()
-                run = self._state(run_id)
+                # From a position on the stream misses nothing; without one, what was before must be asked for.
+                run = self._state(run_id) if self.position is None else None
                 if run is not None:
                     return run
                 continue
@@ -174,7 +175,7 @@ class RunFollower:
         raise Failure("The stream ended.", ExitCode.UNAVAILABLE)
 
     def _state(self, run_id: str) -> Json | None:
-        """Look at the run itself: events before the connection may have been missed. Return it when it has ended."""
+        """Look at the run itself, and return it when it has ended already."""
         run = self._client.get(f"/v1/my/runs/{run_id}")
         if run["status"] in ENDED:
             return self._ended(run_id)

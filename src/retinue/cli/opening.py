@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+def watch(settings: Settings) -> None:
+    """Send the log, and traces where they are wanted, to where the settings say."""
+    from retinue.kernel import configure_logging, configure_tracing
+
+    configure_logging(settings)
+    configure_tracing(settings)
+
+
 @asynccontextmanager
 async def opened(settings: Settings, *, serve: bool, work: bool) -> AsyncIterator[House]:
     """Open the house, and close it at the end of the block.
@@ -26,7 +34,7 @@ async def opened(settings: Settings, *, serve: bool, work: bool) -> AsyncIterato
     """
     from retinue.database import FolderInUse
     from retinue.house import CannotStart, House
-    from retinue.kernel import Fault
+    from retinue.kernel import Fault, shutdown_tracing
     from retinue.vault import VaultLocked
 
     house = House(settings)
@@ -42,6 +50,7 @@ async def opened(settings: Settings, *, serve: bool, work: bool) -> AsyncIterato
         yield house
     finally:
         await house.close()
+        shutdown_tracing()
 
 
 def run_until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:

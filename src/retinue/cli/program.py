@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -61,6 +62,8 @@ def _options(
 
 def run() -> None:
     """Run the command line and end the process."""
+    # A library of the embedded database says so on every bare login, where it does not matter.
+    warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
     try:
         build()()
     except Failure as failure:

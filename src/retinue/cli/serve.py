@@ -15,7 +15,7 @@ import typer
 from retinue import __version__
 from retinue.cli.configuration import Data, load_settings
 from retinue.cli.failures import ExitCode, Failure
-from retinue.cli.opening import opened, run_until_stopped
+from retinue.cli.opening import opened, run_until_stopped, watch
 from retinue.cli.remote import default_server
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def serve(
 ) -> None:
     """Start the server. Ctrl-C stops it within 10 seconds; what was accepted goes on at the next start."""
     settings = load_settings(host=host, port=port, data=data)
+    watch(settings)
     first = settings.database_url is None and not (settings.data / "roles.ready").exists()
     if first and not as_json:
         sys.stderr.write(f"First start: setting up the database in {settings.data} (a few seconds)\n")
@@ -122,12 +123,13 @@ def _models(house: House) -> str:
 def _next_steps(url: str, first: bool) -> list[str]:
     if not first:
         return ["Stop it with Ctrl-C."]
-    server = "" if url == default_server() else f" --server {url}"
+    elsewhere = [] if url == default_server() else [f"  export RETINUE_SERVER={url}"]
     return [
         "Begin in another terminal:",
-        f"  retinue sign-up{server}",
-        f'  retinue agents create helper --tool files -i "Answer from the files."{server}',
-        f'  retinue chat helper --file README.md "What is this about?"{server}',
+        *elsewhere,
+        "  retinue sign-up",
+        '  retinue agents create helper --tool files -i "Answer from the files."',
+        '  retinue chat helper --file README.md "What is this about?"',
         "Stop it with Ctrl-C.",
     ]
 

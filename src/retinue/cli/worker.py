@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from retinue.cli.configuration import Data, load_settings
-from retinue.cli.opening import opened, run_until_stopped
+from retinue.cli.opening import opened, run_until_stopped, watch
 
 
 def worker(
@@ -23,6 +23,7 @@ def worker(
     Ctrl-C stops it within 10 seconds; another worker goes on with what it had.
     """
     settings = load_settings(data=data)
+    watch(settings)
 
     async def main(stop: asyncio.Event) -> None:
         from retinue.dispatch import Dispatcher
