@@ -8,17 +8,20 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 from retinue import identity
+from retinue.agents import find as find_agent
 from retinue.agents.room import ROOM as AGENTS
 from retinue.approvals.room import ROOM as APPROVALS
 from retinue.chat.room import ROOM as CHAT
 from retinue.database import Database, EmbeddedPostgres, current_revision, expected_revision, migrate, self_check
 from retinue.dispatch import Dispatcher
 from retinue.identity.room import ROOM as IDENTITY
-from retinue.kernel import Clock, Fault, Room, Services, Settings, SystemClock, Unavailable
+from retinue.kernel import Clock, Fault, Room, Scope, Services, Settings, SystemClock, Unavailable
 from retinue.ledger import Feed, Projections
 from retinue.live import Live, MemoryLive, RedisLive
+from retinue.metering import AgentDirectory
 from retinue.metering.room import ROOM as METERING
 from retinue.providers import Providers
 from retinue.runs.room import ROOM as RUNS
@@ -34,6 +37,10 @@ log = logging.getLogger(__name__)
 ROOMS: Sequence[Room] = (VAULT, IDENTITY, TENANCY, AGENTS, APPROVALS, METERING, RUNS, CHAT)
 
 _WATCH_SECONDS = 0.5
+
+
+async def _own_agent(scope: Scope, reference: str) -> UUID:
+    return (await find_agent(scope, reference)).agent_id
 
 
 class CannotStart(Exception):
@@ -133,7 +140,11 @@ class House:
         live = MemoryLive() if settings.redis_url is None else RedisLive(settings.redis_url.get_secret_value())
         services.add(Live, live)  # type: ignore[type-abstract]  # services are found by their base class
         services.add(Vault, await Vault.open(settings, database))
-        identity.install(services)
+        try:
+            identity.install(services)
+        except ValueError as error:
+            raise CannotStart(str(error)) from None
+        services.add(AgentDirectory, AgentDirectory(_own_agent))
         providers = services.add(Providers, Providers(settings))
         toolbox = services.add(Toolbox, Toolbox(settings))
         dispatcher = services.add(Dispatcher, Dispatcher(database, settings, services))

@@ -45,7 +45,7 @@ class House:
 async def house(database: Database, tmp_path: Path) -> AsyncIterator[House]:
     views.cache.clear()
     services = ledger_services(database, [views.projection])
-    toolbox = services.add(Toolbox, Toolbox(Settings(data=tmp_path)))
+    toolbox = services.add(Toolbox, Toolbox(Settings(data=tmp_path, mcp_stdio=True)))
     yield House(services)
     await toolbox.close()
     views.cache.clear()

@@ -48,7 +48,7 @@ READS = Labels(effect=Effect.READ, output=Trust.UNTRUSTED)
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Settings that let HTTP servers be on this machine."""
-    return Settings(data=tmp_path / "data", allow_private_fetch=True)
+    return Settings(data=tmp_path / "data", allow_private_fetch=True, mcp_stdio=True)
 
 
 @pytest.fixture

@@ -93,7 +93,9 @@ class Settings(BaseSettings):
     allow_private_fetch: bool = Field(
         default=False, description="let http_fetch reach private addresses (a test or an intranet)"
     )
-    mcp_stdio: bool = Field(default=True, description="allow MCP servers that run as local programs")
+    mcp_stdio: bool = Field(
+        default=False, description="let agents start MCP servers as programs of this machine's account"
+    )
 
     # Watching
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -39,6 +39,7 @@ from retinue.runs.events import (
 from retinue.runs.judgement import Judgement
 from retinue.runs.rules import (
     ENDED,
+    FAILURES,
     Bounds,
     Call,
     CallModel,
@@ -339,7 +340,8 @@ class _Writing:
             await self._end()
             scope.uow.after_commit(partial(metering.count_run, trial.status))
         await scope.service(Dispatcher).let_go(scope, ADVANCE, self.journal.run_id)
-        await succeed(scope, await lanes.leave(scope, requested.agent_id))
+        failed = trial.status in FAILURES if trial.status in ENDED else None
+        await succeed(scope, await lanes.leave(scope, requested.agent_id, failed=failed))
 
     async def _end(self) -> None:
         requested = self.trial.requested

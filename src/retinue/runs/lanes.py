@@ -59,11 +59,16 @@ async def _make(scope: Scope, agent_id: UUID) -> None:
     )
 
 
-async def leave(scope: Scope, agent_id: UUID) -> UUID | None:
-    """Give a slot back; return the run that got it instead, if one was waiting for it."""
+async def leave(scope: Scope, agent_id: UUID, *, failed: bool | None = None) -> UUID | None:
+    """Give a slot back; return the run that got it instead, if one was waiting for it.
+
+    ``failed`` says how the run that leaves ended; None: it goes on later.
+    """
     row = await scope.queries.fetchrow(
-        "SELECT queued > 0 AND NOT paused AND NOT stopped AS hand_over FROM lanes WHERE agent_id = $1 FOR UPDATE",
+        "UPDATE lanes SET last_failed = coalesce($2, last_failed) WHERE agent_id = $1 "
+        "RETURNING queued > 0 AND NOT paused AND NOT stopped",
         agent_id,
+        failed,
     )
     successor = await _next_in_line(scope, agent_id) if row is not None and row[0] else None
     if successor is None:

@@ -56,6 +56,7 @@ class Status(StrEnum):
 
 
 ENDED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.TIMED_OUT, Status.DEAD_LETTERED})
+FAILURES = frozenset({Status.FAILED, Status.TIMED_OUT, Status.DEAD_LETTERED})
 RETRYABLE = frozenset({Status.FAILED, Status.CANCELLED, Status.TIMED_OUT, Status.DEAD_LETTERED})
 
 

@@ -181,7 +181,7 @@ async def _dead_letter(scope: Scope, run: RunRow, state: RunState) -> None:
     await metering.release_run(scope, run.run_id)
     await tell_conversation(scope, run, Status.DEAD_LETTERED, text)
     await scope.service(Dispatcher).let_go(scope, ADVANCE, run.run_id)
-    await succeed(scope, await lanes.leave(scope, run.agent_id))
+    await succeed(scope, await lanes.leave(scope, run.agent_id, failed=True))
 
 
 # Advancing

@@ -50,12 +50,13 @@ def upgrade() -> None:
 
     -- One row an agent: the exact count of its slots, kept under the row's lock.
     CREATE TABLE lanes (
-        tenant_id uuid NOT NULL,
-        agent_id  uuid NOT NULL,
-        running   integer NOT NULL DEFAULT 0 CHECK (running >= 0),
-        queued    integer NOT NULL DEFAULT 0 CHECK (queued >= 0),
-        paused    boolean NOT NULL DEFAULT false,
-        stopped   boolean NOT NULL DEFAULT false,
+        tenant_id   uuid NOT NULL,
+        agent_id    uuid NOT NULL,
+        running     integer NOT NULL DEFAULT 0 CHECK (running >= 0),
+        queued      integer NOT NULL DEFAULT 0 CHECK (queued >= 0),
+        paused      boolean NOT NULL DEFAULT false,
+        stopped     boolean NOT NULL DEFAULT false,
+        last_failed boolean NOT NULL DEFAULT false,
         PRIMARY KEY (tenant_id, agent_id)
     ) WITH (fillfactor = 50);
 
