@@ -51,7 +51,7 @@ def test_other_schemas_are_wrapped_and_unwrapped() -> None:
 
 
 def test_a_slow_pattern_is_stopped() -> None:
-    wanted = Wanted({"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}})
+    wanted = Wanted({"type": "object", "properties": {"a": {"type": "string", "pattern": "^(?:a|aa)+$"}}})
     began = time.monotonic()
     with pytest.raises(Misfit):
         wanted.read('{"a": "' + "a" * 60 + '!"}')
