@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from retinue.kernel import Settings, configure_tracing, span, tracing_is_on
+from tests.support.collector import Collector
 
 PROGRAM = """
 import sys, time
@@ -40,64 +37,16 @@ print(time.monotonic() - began)
 """
 
 
-class Collector:
-    """An OTLP/HTTP collector that keeps what it gets, or takes it and never answers."""
-
-    def __init__(self, *, answers: bool = True) -> None:
-        self.requests: list[ExportTraceServiceRequest] = []
-        self.paths: list[str] = []
-        self.ended = threading.Event()
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                if self.headers.get("content-encoding") == "gzip":
-                    raise AssertionError("not asked for")
-                collector.paths.append(self.path)
-                collector.requests.append(ExportTraceServiceRequest.FromString(body))
-                if not answers:
-                    collector.ended.wait(30)
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self.ended.set()
-        self.server.shutdown()
-        self.server.server_close()
-
-    def run(self) -> float:
-        """Run the program against this collector; return how long its shutdown took, in seconds."""
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", PROGRAM, self.url], capture_output=True, text=True, timeout=100
-        )
-        assert done.returncode == 0, done.stderr
-        return float(done.stdout)
-
-
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
     found = Collector()
-    found.run()
+    found.run(PROGRAM)
     yield found
     found.close()
 
 
-def spans(collector: Collector) -> dict[str, Any]:
-    resources = [one for request in collector.requests for one in request.resource_spans]
-    return {one.name: one for resource in resources for scope in resource.scope_spans for one in scope.spans}
-
-
 def test_spans_belong_to_the_trace_they_are_given(collector: Collector) -> None:
-    found = spans(collector)
+    found = collector.spans()
     assert {name: one.trace_id.hex()[0] for name, one in found.items()} == {
         "request": "a",
         "inner": "a",
@@ -112,14 +61,14 @@ def test_spans_belong_to_the_trace_they_are_given(collector: Collector) -> None:
 
 
 def test_a_model_call_is_described_by_the_conventions(collector: Collector) -> None:
-    attributes = {one.key: one.value.string_value for one in spans(collector)["chat m"].attributes}
+    attributes = {one.key: one.value.string_value for one in collector.spans()["chat m"].attributes}
     assert attributes["gen_ai.operation.name"] == "chat"
     assert attributes["gen_ai.provider.name"] == "openai"
     assert attributes["gen_ai.request.model"] == "m"
 
 
 def test_an_error_shows_its_kind_and_nobodys_text(collector: Collector) -> None:
-    failed = spans(collector)["invoke_agent"]
+    failed = collector.spans()["invoke_agent"]
     assert failed.status.code == 2
     assert {one.key: one.value.string_value for one in failed.attributes}["error.type"] == "ValueError"
     assert not any(b"private" in request.SerializeToString() for request in collector.requests)
@@ -134,7 +83,7 @@ def test_the_service_has_a_name_and_a_version(collector: Collector) -> None:
 
 def test_a_collector_that_hangs_delays_no_stop() -> None:
     collector = Collector(answers=False)
-    assert collector.run() < 4.5
+    assert float(collector.run(PROGRAM)) < 4.5
     assert collector.requests
     collector.close()
 

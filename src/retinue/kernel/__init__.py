@@ -23,7 +23,14 @@ from retinue.kernel.manifest import Room
 from retinue.kernel.money import NANOS_PER_DOLLAR, dollars, nanos
 from retinue.kernel.scope import Actor, ActorKind, Queries, Row, Scope, Services, UnitOfWork
 from retinue.kernel.settings import Settings
-from retinue.kernel.telemetry import configure_logging, configure_tracing, shutdown_tracing, span, tracing_is_on
+from retinue.kernel.telemetry import (
+    configure_logging,
+    configure_tracing,
+    fix_ids,
+    shutdown_tracing,
+    span,
+    tracing_is_on,
+)
 
 __all__ = [
     "NANOS_PER_DOLLAR",
@@ -57,6 +64,7 @@ __all__ = [
     "configure_logging",
     "configure_tracing",
     "dollars",
+    "fix_ids",
     "nanos",
     "new_id",
     "parse_id",
