@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from retinue.cli.credentials import CredentialFile, Login
-from retinue.cli.program import run
 from tests.cli.scripted_server import ScriptedServer, scripted_server
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Retinue = Callable[..., Ended]
+from tests.support.command_line import CommandLine, fresh_home
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine on which the command line was never used."""
-    for name in ("RETINUE_API_KEY", "RETINUE_SERVER", "RETINUE_TENANT", "RETINUE_PORT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    fresh_home(tmp_path, monkeypatch)
     return tmp_path
 
 
@@ -45,22 +28,9 @@ def server(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServ
 
 
 @pytest.fixture
-def retinue(home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Retinue:
+def retinue(home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
     """Run a command in this process: ``retinue("agents", "list", stdin="...")``."""
-
-    def call(*arguments: str, stdin: str = "") -> Ended:
-        monkeypatch.setattr(sys, "argv", ["retinue", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        capfd.readouterr()
-        try:
-            run()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capfd.readouterr()
-        return Ended(code, out, err)
-
-    return call
+    return CommandLine(monkeypatch, capfd)
 
 
 def login(expires_at: float = 4e9, access: str = "access-1", refresh: str = "refresh-1") -> Login:

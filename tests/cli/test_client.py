@@ -12,8 +12,9 @@ import pytest
 from retinue.cli.client import Client
 from retinue.cli.credentials import CredentialFile
 from retinue.cli.failures import ExitCode, Failure, Refusal, one_line
-from tests.cli.conftest import Retinue, login
+from tests.cli.conftest import login
 from tests.cli.scripted_server import Answer, Request, ScriptedServer, problem, scripted_server
+from tests.support.command_line import CommandLine
 
 FRESH = {
     "user_id": "u-1",
@@ -25,7 +26,7 @@ FRESH = {
 }
 
 
-def test_without_a_login_it_says_which_command_to_run(server: ScriptedServer, retinue: Retinue) -> None:
+def test_without_a_login_it_says_which_command_to_run(server: ScriptedServer, retinue: CommandLine) -> None:
     ended = retinue("agents", "list")
     assert ended.code == ExitCode.REFUSED
     assert "retinue sign-up" in ended.err
@@ -34,7 +35,7 @@ def test_without_a_login_it_says_which_command_to_run(server: ScriptedServer, re
     assert server.requests == []
 
 
-def test_without_a_server_it_says_how_to_start_one(home: Path, retinue: Retinue) -> None:
+def test_without_a_server_it_says_how_to_start_one(home: Path, retinue: CommandLine) -> None:
     with scripted_server() as gone:
         url = gone.url
     CredentialFile().save(url, login())
@@ -43,7 +44,7 @@ def test_without_a_server_it_says_how_to_start_one(home: Path, retinue: Retinue)
     assert "retinue serve" in ended.err
 
 
-def test_sign_up_keeps_the_login_readable_by_its_owner_only(server: ScriptedServer, retinue: Retinue) -> None:
+def test_sign_up_keeps_the_login_readable_by_its_owner_only(server: ScriptedServer, retinue: CommandLine) -> None:
     server.on("POST /v1/auth/sign-up", Answer(201, FRESH))
     ended = retinue("sign-up", "--email", "ann@example.com", "--password-stdin", stdin="correct horse\n")
     assert ended.code == 0, ended.err
@@ -56,7 +57,7 @@ def test_sign_up_keeps_the_login_readable_by_its_owner_only(server: ScriptedServ
     assert kept.access_token == "access-2"
 
 
-def test_logging_out_forgets_the_login_also_when_it_had_ended(signed_in: ScriptedServer, retinue: Retinue) -> None:
+def test_logging_out_forgets_the_login_also_when_it_had_ended(signed_in: ScriptedServer, retinue: CommandLine) -> None:
     signed_in.on("POST /v1/auth/logout", Answer(401, problem("unauthenticated", "Send a valid access token.")))
     signed_in.on("POST /v1/auth/refresh", Answer(401, problem("unauthenticated", "The login has ended.")))
     assert retinue("logout").code == 0
@@ -78,7 +79,7 @@ def test_an_expired_token_is_renewed_and_the_request_repeated(signed_in: Scripte
     assert kept.refresh_token == "refresh-2"
 
 
-def test_an_ended_login_says_how_to_sign_in_again(signed_in: ScriptedServer, retinue: Retinue) -> None:
+def test_an_ended_login_says_how_to_sign_in_again(signed_in: ScriptedServer, retinue: CommandLine) -> None:
     refused = Answer(401, problem("unauthenticated", "The login has ended."))
     signed_in.on("GET /v1/my/agents", refused)
     signed_in.on("POST /v1/auth/refresh", refused)
@@ -110,7 +111,7 @@ def test_commands_at_the_same_time_use_a_refresh_token_once(server: ScriptedServ
     assert len(server.asked("POST /v1/auth/refresh")) == 1
 
 
-def test_a_damaged_credential_file_is_named(server: ScriptedServer, retinue: Retinue) -> None:
+def test_a_damaged_credential_file_is_named(server: ScriptedServer, retinue: CommandLine) -> None:
     path = CredentialFile().path
     path.parent.mkdir(parents=True)
     path.write_text('{"servers": {"x": ')
@@ -120,7 +121,7 @@ def test_a_damaged_credential_file_is_named(server: ScriptedServer, retinue: Ret
 
 
 def test_an_api_key_goes_before_the_login(
-    signed_in: ScriptedServer, retinue: Retinue, monkeypatch: pytest.MonkeyPatch
+    signed_in: ScriptedServer, retinue: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RETINUE_API_KEY", "rtn_live_x")
     signed_in.on("GET /v1/my/agents", Answer(200, {"items": []}))
@@ -162,7 +163,7 @@ def test_a_busy_server_is_asked_again_when_it_says(signed_in: ScriptedServer) ->
     [(401, 4), (403, 4), (404, 3), (409, 1), (410, 3), (412, 1), (422, 1), (429, 5), (500, 1), (503, 5), (507, 5)],
 )
 def test_problems_end_with_an_exit_code_and_one_line(
-    signed_in: ScriptedServer, retinue: Retinue, monkeypatch: pytest.MonkeyPatch, status: int, code: int
+    signed_in: ScriptedServer, retinue: CommandLine, monkeypatch: pytest.MonkeyPatch, status: int, code: int
 ) -> None:
     monkeypatch.setenv("RETINUE_API_KEY", "rtn_live_x")
     signed_in.on("GET /v1/my/agents", Answer(status, problem("some", "What\nhappened."), {"Retry-After": "99"}))
@@ -176,7 +177,7 @@ def test_a_problem_names_its_fields_and_the_trace_of_a_servers_error() -> None:
     assert one_line(500, {"title": "Broken", "trace_id": "abc"}) == "Broken (trace abc)"
 
 
-def test_what_is_no_retinue_server_is_said(signed_in: ScriptedServer, retinue: Retinue) -> None:
+def test_what_is_no_retinue_server_is_said(signed_in: ScriptedServer, retinue: CommandLine) -> None:
     signed_in.on("GET /v1/my/agents", Answer(502, b"<html>bad gateway</html>", {"Content-Type": "text/html"}))
     ended = retinue("agents", "list")
     assert ended.code == ExitCode.UNAVAILABLE
@@ -197,7 +198,7 @@ def test_all_pages_are_read_and_limits_kept(signed_in: ScriptedServer) -> None:
         assert [item["n"] for item in client.pages("/v1/my/runs", limit=2)] == [0, 1]
 
 
-def test_the_tenant_is_named_in_every_request(signed_in: ScriptedServer, retinue: Retinue) -> None:
+def test_the_tenant_is_named_in_every_request(signed_in: ScriptedServer, retinue: CommandLine) -> None:
     tenants = [
         {"tenant_id": "01890000-0000-7000-8000-000000000001", "name": "Ann", "role": "admin", "personal": True},
         {"tenant_id": "01890000-0000-7000-8000-000000000002", "name": "Acme", "role": "member", "personal": False},

@@ -10,8 +10,8 @@ import pytest
 
 from retinue.cli.failures import ExitCode
 from retinue.cli.screen import compact, duration, money, plain
-from tests.cli.conftest import Retinue
 from tests.cli.scripted_server import Answer, Request, ScriptedServer
+from tests.support.command_line import CommandLine
 
 AGENT = {
     "agent_id": "01890000-0000-7000-8000-0000000000aa",
@@ -49,31 +49,31 @@ assert not loaded, loaded
         assert name in ended.stdout
 
 
-def test_the_version_is_shown(retinue: Retinue) -> None:
+def test_the_version_is_shown(retinue: CommandLine) -> None:
     ended = retinue("--version")
     assert (ended.code, ended.out.split()[0]) == (0, "retinue")
 
 
 @pytest.mark.parametrize("arguments", [("chatt",), ("agents", "show"), ("runs", "list", "--limit", "-1")])
-def test_wrong_usage_is_exit_code_2(retinue: Retinue, arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_is_exit_code_2(retinue: CommandLine, arguments: tuple[str, ...]) -> None:
     assert retinue(*arguments).code == ExitCode.USAGE
 
 
-def test_json_is_the_only_thing_on_standard_output(signed_in: ScriptedServer, retinue: Retinue) -> None:
+def test_json_is_the_only_thing_on_standard_output(signed_in: ScriptedServer, retinue: CommandLine) -> None:
     signed_in.on("GET /v1/my/agents", Answer(200, {"items": [AGENT], "next_cursor": None}))
     ended = retinue("agents", "list", "--json")
     assert json.loads(ended.out) == {"items": [AGENT]}
     assert ended.err == ""
 
 
-def test_a_person_gets_a_table(signed_in: ScriptedServer, retinue: Retinue) -> None:
+def test_a_person_gets_a_table(signed_in: ScriptedServer, retinue: CommandLine) -> None:
     signed_in.on("GET /v1/my/agents", Answer(200, {"items": [AGENT], "next_cursor": None}))
     heading, _, row = retinue("agents", "list").out.rstrip().split("\n")
     assert heading.split()[:2] == ["NAME", "STATUS"]
     assert row.split()[:2] == ["Writer", "ready"]
 
 
-def test_an_empty_list_says_what_to_do(signed_in: ScriptedServer, retinue: Retinue) -> None:
+def test_an_empty_list_says_what_to_do(signed_in: ScriptedServer, retinue: CommandLine) -> None:
     signed_in.on("GET /v1/my/agents", Answer(200, {"items": [], "next_cursor": None}))
     ended = retinue("agents", "list")
     assert ended.out == ""
@@ -81,7 +81,7 @@ def test_an_empty_list_says_what_to_do(signed_in: ScriptedServer, retinue: Retin
 
 
 @pytest.mark.parametrize("name", ["Writer", "writer", AGENT["agent_id"], "0000000000aa", "last"])
-def test_names_and_ends_of_ids_are_accepted(signed_in: ScriptedServer, retinue: Retinue, name: str) -> None:
+def test_names_and_ends_of_ids_are_accepted(signed_in: ScriptedServer, retinue: CommandLine, name: str) -> None:
     signed_in.on("GET /v1/my/agents", Answer(200, {"items": [AGENT], "next_cursor": None}))
     signed_in.on(f"GET /v1/my/agents/{AGENT['agent_id']}", Answer(200, AGENT))
     ended = retinue("agents", "show", name)
@@ -89,14 +89,14 @@ def test_names_and_ends_of_ids_are_accepted(signed_in: ScriptedServer, retinue: 
     assert "Writer" in ended.out
 
 
-def test_an_unknown_name_is_not_found_and_the_nearest_one_is_named(signed_in: ScriptedServer, retinue: Retinue) -> None:
+def test_an_unknown_name_is_not_found_and_a_near_one_is_named(signed_in: ScriptedServer, retinue: CommandLine) -> None:
     signed_in.on("GET /v1/my/agents", Answer(200, {"items": [AGENT], "next_cursor": None}))
     ended = retinue("agents", "show", "Wirter")
     assert ended.code == ExitCode.NOT_FOUND
     assert "Did you mean Writer?" in ended.err
 
 
-def test_a_name_of_several_things_asks_for_the_id(signed_in: ScriptedServer, retinue: Retinue) -> None:
+def test_a_name_of_several_things_asks_for_the_id(signed_in: ScriptedServer, retinue: CommandLine) -> None:
     other = {**AGENT, "agent_id": "01890000-0000-7000-8000-0000000000bb"}
     signed_in.on("GET /v1/my/agents", Answer(200, {"items": [AGENT, other], "next_cursor": None}))
     ended = retinue("agents", "show", "Writer")
@@ -105,7 +105,7 @@ def test_a_name_of_several_things_asks_for_the_id(signed_in: ScriptedServer, ret
 
 
 def test_a_change_sends_the_whole_definition_and_the_version_it_was_made_from(
-    signed_in: ScriptedServer, retinue: Retinue
+    signed_in: ScriptedServer, retinue: CommandLine
 ) -> None:
     path = f"/v1/my/agents/{AGENT['agent_id']}"
     signed_in.on("GET /v1/my/agents", Answer(200, {"items": [AGENT], "next_cursor": None}))
@@ -141,14 +141,14 @@ def test_a_change_sends_the_whole_definition_and_the_version_it_was_made_from(
     ],
 )
 def test_an_option_that_makes_no_sense_is_wrong_usage(
-    signed_in: ScriptedServer, retinue: Retinue, arguments: tuple[str, str]
+    signed_in: ScriptedServer, retinue: CommandLine, arguments: tuple[str, str]
 ) -> None:
     ended = retinue("agents", "create", "x", *arguments)
     assert ended.code == ExitCode.USAGE
     assert signed_in.requests == []
 
 
-def test_a_secret_never_goes_through_the_argument_list(signed_in: ScriptedServer, retinue: Retinue) -> None:
+def test_a_secret_never_goes_through_the_argument_list(signed_in: ScriptedServer, retinue: CommandLine) -> None:
     tenant = {"tenant_id": "01890000-0000-7000-8000-000000000001", "name": "Ann", "role": "admin", "personal": True}
     path = f"/v1/tenants/{tenant['tenant_id']}/secrets/openai"
     signed_in.on("GET /v1/my/profile", Answer(200, {"tenants": [tenant]}))
@@ -159,7 +159,7 @@ def test_a_secret_never_goes_through_the_argument_list(signed_in: ScriptedServer
     assert "sk-secret" not in ended.out + ended.err
 
 
-def test_a_new_key_is_printed_alone_so_that_a_script_can_take_it(signed_in: ScriptedServer, retinue: Retinue) -> None:
+def test_a_new_key_is_printed_alone_for_scripts(signed_in: ScriptedServer, retinue: CommandLine) -> None:
     signed_in.on("POST /v1/my/keys", Answer(201, {"key_id": "k", "key": "rtn_live_abc"}))
     assert retinue("keys", "create", "ci", "--scope", "runs:read").out == "rtn_live_abc\n"
     assert signed_in.requests[-1].body == {"name": "ci", "scopes": ["runs:read"]}

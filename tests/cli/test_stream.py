@@ -13,8 +13,8 @@ from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.following import RunFollower
 from retinue.cli.screen import Screen
 from retinue.cli.stream import LiveEvent, TooFarBehind, live_events, parse
-from tests.cli.conftest import Retinue
 from tests.cli.scripted_server import Answer, Request, ScriptedServer, problem, sse
+from tests.support.command_line import CommandLine
 
 STREAM = "GET /v1/my/events/stream"
 RUN = "01890000-0000-7000-8000-00000000000a"
@@ -190,7 +190,7 @@ def test_somebody_else_may_decide_first(signed_in: ScriptedServer, capsys: pytes
     assert "It is rejected already." in capsys.readouterr().err
 
 
-def test_a_run_that_fails_ends_the_command_with_its_own_code(signed_in: ScriptedServer, retinue: Retinue) -> None:
+def test_a_run_that_fails_ends_the_command_with_its_own_code(signed_in: ScriptedServer, retinue: CommandLine) -> None:
     error = {"kind": "timeout", "detail": "The model did not answer.", "step": 1}
     signed_in.on(f"GET /v1/my/runs/{RUN}", Answer(200, _run("failed", error=error)))
     signed_in.on(STREAM, sse())

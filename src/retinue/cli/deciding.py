@@ -18,7 +18,8 @@ from retinue.cli.screen import Json, Screen
 Decider = Callable[[Json], Json | None]
 """Takes an approval, returns what to send (``{"decision": ...}``), or None to leave it for somebody else."""
 
-_KEYS = "[a]pprove  [r]eject  [e]dit the arguments  a[l]ways approve this tool  [w]ait"
+_KEYS = "[a]pprove  [r]eject  [e]dit the arguments  [w]ait"
+_ALWAYS = "  a[l]ways approve this tool"
 
 
 def decider(screen: Screen, *, yes: bool = False, why: str = "because of --yes") -> Decider:
@@ -72,8 +73,10 @@ def _ask(screen: Screen, approval: Json) -> Json | None:
     describe(screen, approval)
     if approval.get("kind") == "question":
         return _answer(approval)
+    # No rule can be learnt from a run that has read untrusted text.
+    keys = _KEYS if approval.get("tainted_by") else _KEYS + _ALWAYS
     while True:
-        choice = str(typer.prompt(f"    {_KEYS}", err=True, default="a", show_default=False)).strip().casefold()
+        choice = str(typer.prompt(f"    {keys}", err=True)).strip().casefold()
         if choice in ("a", "approve", "y", "yes"):
             return {"decision": "approve"}
         if choice in ("l", "always"):

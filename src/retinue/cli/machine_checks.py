@@ -91,7 +91,7 @@ async def port(patient: Patient) -> Finding:
         with socket.create_server((host, number), family=family):
             return Finding(name, "ok", f"{where} is free; no server runs there")
     except OSError as error:
-        problem = error.strerror
+        problem = os.strerror(error.errno) if error.errno else str(error)
     reached = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared with, not listened on
     url = f"http://[{reached}]:{number}" if ":" in reached else f"http://{reached}:{number}"
     try:

@@ -14,7 +14,7 @@ import typer
 
 from retinue import __version__
 from retinue.cli.configuration import Data, load_settings
-from retinue.cli.failures import ExitCode, Failure
+from retinue.cli.failures import Failure
 from retinue.cli.opening import opened, run_until_stopped, watch
 from retinue.cli.remote import default_server
 
@@ -68,8 +68,8 @@ def listener(settings: Settings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
-        where = f"{settings.host}:{settings.port}"
-        raise Failure(f"Cannot listen on {where}: {error.strerror}. Choose another --port.", ExitCode.FAILED) from None
+        where, why = f"{settings.host}:{settings.port}", os.strerror(error.errno) if error.errno else str(error)
+        raise Failure(f"Cannot listen on {where}: {why}. Choose another --host or --port.") from None
 
 
 def _announce(house: House, sock: socket.socket, *, first: bool, as_json: bool) -> None:
