@@ -187,9 +187,9 @@ async def test_the_server_keeps_its_description(house: House) -> None:
     for path in ("/v1/my/events/stream", f"{NOTES}/slowly", f"{NOTES}/failing", f"{NOTES}/refused"):
         del document["paths"][path]
 
-    schema = schemathesis.openapi.from_dict(document)
-
     def attack(mode: GenerationMode) -> None:
+        schema = schemathesis.openapi.from_dict(document)
+
         @given(case=schema.as_strategy(generation_mode=mode))
         @settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         def check(case: Any) -> None:
@@ -198,5 +198,6 @@ async def test_the_server_keeps_its_description(house: House) -> None:
 
         check()
 
-    for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
-        await asyncio.to_thread(attack, mode)
+    await asyncio.to_thread(attack, GenerationMode.POSITIVE)
+    del document["paths"][f"{NOTES}/upload"]  # any bytes are a file, so there is no wrong one
+    await asyncio.to_thread(attack, GenerationMode.NEGATIVE)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.middleware import Middleware
+from starlette.types import Receive, Scope, Send
 
 import retinue
 from retinue.database import Database
-from retinue.kernel import Clock, Room, Services, Settings, SystemClock, tracing_is_on
+from retinue.kernel import Clock, Room, Services, Settings, SystemClock
 from retinue.ledger import Feed
 from retinue.live import Live
 from retinue.web import health, metrics, openapi, sse
@@ -24,12 +26,39 @@ from retinue.web.limits import Limits
 from retinue.web.measuring import Measuring
 from retinue.web.problems import install as install_problems
 from retinue.web.routing import check_route
-from retinue.web.spans import RequestSpans
 from retinue.web.streams import Streams
 from retinue.web.tickets import Tickets
 from retinue.web.tracing import Tracing
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+class _Application(FastAPI):
+    """The framework's application with one layer around it; its own middleware would all lie inside."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._outermost = Tracing(super().__call__)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._outermost(scope, receive, send)
+
+
+def _has_no_span(scope: MutableMapping[str, Any]) -> bool:
+    """Pass over live streams, which last for hours and by the thousand, and over what machines ask all the time."""
+    path: str = scope["path"]
+    return path.endswith(("/events/stream", "/events/ws")) or path.startswith(("/health/", "/metrics"))
+
+
+# One span a request, when `kernel.configure_tracing` has found where to send it. The framework's own metrics would
+# double ours, and its log of errors would send away what people wrote.
+SPANS: TelemetryConfig = {
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+    "exclude": _has_no_span,
+}
 
 
 def create_app(
@@ -63,7 +92,7 @@ def create_app(
     _ensure_health(services)
     live = services.get(Live)  # type: ignore[type-abstract]  # services are found by their base class
     services.add(Streams, Streams(settings, Catalogue(rooms), services.get(Feed), live, gate, clock))
-    app = FastAPI(
+    app = _Application(
         title="Retinue",
         version=retinue.__version__,
         summary="Teams of AI agents that people can trust with real work",
@@ -73,11 +102,8 @@ def create_app(
         redirect_slashes=False,
         separate_input_output_schemas=False,
         lifespan=lifespan,
-        middleware=[
-            *([Middleware(RequestSpans)] if tracing_is_on() else []),
-            Middleware(Tracing),
-            Middleware(Callers, gate=gate, limits=limits, tickets=tickets),
-        ],
+        middleware=[Middleware(Callers, gate=gate, limits=limits, tickets=tickets)],
+        telemetry=SPANS,
     )
     app.state.settings = settings
     app.state.services = services

@@ -7,10 +7,11 @@ from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from retinue.kernel import Unauthenticated
+from retinue.kernel import Fault, Unauthenticated
 from retinue.web.exchange import Exchange, exchange_of
 from retinue.web.gate import Gate
 from retinue.web.limits import Limits
+from retinue.web.problems import refuse
 from retinue.web.tickets import Tickets
 
 STREAM_PATHS = frozenset({"/v1/my/events/stream", "/v1/my/events/ws"})
@@ -51,8 +52,13 @@ class Callers:
         """Serve one request or connection."""
         if scope["type"] in ("http", "websocket") and scope["path"].startswith("/v1/"):
             exchange = exchange_of(scope)
-            await self._identify(scope, exchange)
-            await self._limits.spend(exchange, scope["path"], scope.get("method", "GET"))
+            exchange.join_span()
+            try:
+                await self._identify(scope, exchange)
+                await self._limits.spend(exchange, scope["path"], scope.get("method", "GET"))
+            except Fault as fault:
+                await refuse(scope, exchange, fault, send)
+                return
         await self.app(scope, receive, send)
 
     async def _identify(self, scope: Scope, exchange: Exchange) -> None:

@@ -6,8 +6,9 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, cast
 
+from opentelemetry import trace
 from starlette.types import Receive, Send
 
 from retinue.kernel import Fault, Unauthenticated
@@ -33,6 +34,7 @@ class Exchange:
         status: the response's status, once it started.
         body: the request's body, once it was read, for the fingerprint of an idempotent request.
         answer: the finished response of a scoped route, so that the scope can store it before it commits.
+        failed: a mistake of the program was logged, and the caller was told, or the answer had begun and must be cut.
         stream: what goes on after the application has answered: a live stream, run by the outermost layer, so that
             the layers between need not stay around for hours.
     """
@@ -49,6 +51,7 @@ class Exchange:
     status: int = 0
     body: bytes = b""
     answer: Any = None
+    failed: Literal["", "answered", "cut"] = ""
     stream: Callable[[Receive, Send], Awaitable[None]] | None = None
 
     def caller(self) -> Credential:
@@ -60,6 +63,13 @@ class Exchange:
         if self.credential is not None:
             return self.credential
         raise self.refusal or Unauthenticated()
+
+    def join_span(self) -> None:
+        """Take over the ids of the span that the framework has opened for the request, when tracing is on."""
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            self.trace_id, self.span_id = f"{span.trace_id:032x}", f"{span.span_id:016x}"
+            self.sampled = span.trace_flags.sampled
 
     def enter(self, scope: Any) -> None:
         """Keep this exchange in the ASGI scope."""

@@ -12,10 +12,11 @@ from fastapi.exceptions import RequestValidationError, WebSocketRequestValidatio
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Scope, Send
 
 from retinue.kernel import BadInput, Fault, PayloadTooLarge, Unavailable
 from retinue.kernel import faults as all_faults
-from retinue.web.exchange import exchange_of
+from retinue.web.exchange import Exchange, exchange_of
 from retinue.web.idempotency import Replayed
 
 log = logging.getLogger(__name__)
@@ -142,6 +143,38 @@ async def _on_fault(request: Request, error: Exception) -> Response:
     return _answer(request, error)
 
 
+async def _on_mistake(request: Request, error: Exception) -> Response:
+    exchange = exchange_of(request.scope)
+    log_mistake(exchange, error)
+    exchange.failed = "cut" if exchange.status else "answered"
+    return problem_response(mistake(), exchange.trace_id)
+
+
+def log_mistake(exchange: Exchange, error: Exception) -> None:
+    """Put an error that nobody expected into the log, under the trace id that the caller gets."""
+    log.error("an error that nobody expected", exc_info=error, extra={"trace_id": exchange.trace_id})
+
+
+def mistake() -> Fault:
+    """Return what a caller may know of a mistake in the program: that there was one."""
+    return Internal("The server made a mistake. Its log names it under the trace id.")
+
+
+async def refuse(scope: Scope, exchange: Exchange, fault: Fault, send: Send) -> None:
+    """Answer with a problem from outside of the framework; nothing was answered yet."""
+    prefix = "http"
+    if scope["type"] == "websocket":
+        prefix = "websocket.http"
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": 1008, "reason": fault.detail[:100]})
+            return
+    body = document(fault, exchange.trace_id)
+    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    headers += [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in fault.headers.items()]
+    await send({"type": f"{prefix}.response.start", "status": fault.status, "headers": headers})
+    await send({"type": f"{prefix}.response.body", "body": body})
+
+
 async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError | WebSocketRequestValidationError)  # registered for nothing else
     return _answer(request, invalid(error.errors()))
@@ -191,7 +224,7 @@ def _from_http(request: Request, error: HTTPException) -> Fault:
         return PayloadTooLarge("The body is over the limit.")
     if error.status_code < 500:
         return Malformed(str(error.detail), headers=headers)
-    return Internal("The server could not answer. The log names the reason under the trace id.")
+    return mistake()
 
 
 def install(app: FastAPI) -> None:
@@ -201,3 +234,4 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(WebSocketRequestValidationError, _on_invalid)
     app.add_exception_handler(Replayed, _on_replayed)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_mistake)

@@ -1,6 +1,7 @@
 """The outermost layer: trace id in and out, one line of log and one observation a request, and no escape for errors.
 
-Plain ASGI: a request costs a few microseconds here, and a stream keeps one small object.
+Plain ASGI, around the whole framework: a request costs a few microseconds here. A live stream is run from here, once
+the framework has answered, so that none of its layers stays around for the hours that a stream lasts.
 """
 
 from __future__ import annotations
@@ -11,16 +12,14 @@ import secrets
 import time
 from typing import Any
 
-from opentelemetry import trace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import retinue
 from retinue.kernel import BadInput, Fault
 from retinue.web.exchange import Exchange
 from retinue.web.metrics import observe
-from retinue.web.problems import MEDIA_TYPE, Internal, NoSuchRoute, document
+from retinue.web.problems import NoSuchRoute, log_mistake, mistake, refuse
 
-log = logging.getLogger(__name__)
 access = logging.getLogger("retinue.access")
 
 # https://www.w3.org/TR/trace-context/#traceparent-header: version ff and ids of zeros only are not valid.
@@ -44,6 +43,7 @@ class Tracing:
             await self.app(scope, receive, send)
             return
         exchange = _begin(scope)
+        exchange.join_span()
         exchange.enter(scope)
         traced = _traced(exchange, send)
         route = None
@@ -55,22 +55,25 @@ class Tracing:
                 _forget(scope, exchange)
                 await exchange.stream(receive, traced)
         except Fault as fault:
-            await _refuse(scope, exchange, fault, traced)
+            await refuse(scope, exchange, fault, traced)
         except Exception as error:
-            log.exception("an error that nobody expected", extra={"trace_id": exchange.trace_id})
-            if exchange.status:
-                raise  # the answer has begun: only the server can cut it off
-            await _refuse(scope, exchange, _hidden(error), traced)
+            if exchange.failed != "answered":
+                await self._fail(scope, exchange, error, traced)
         finally:
             _end(scope, exchange, route or scope.get("route"))
+
+    async def _fail(self, scope: Scope, exchange: Exchange, error: Exception, send: Send) -> None:
+        """Log a mistake of the program and say that there was one."""
+        if not exchange.failed:
+            log_mistake(exchange, error)
+        if exchange.status:
+            raise error  # the answer has begun: only the server can cut it off
+        await refuse(scope, exchange, mistake(), send)
 
 
 def _begin(scope: Scope) -> Exchange:
     client = scope.get("client")
     address = client[0] if client else ""
-    span = trace.get_current_span().get_span_context()
-    if span.is_valid:  # tracing is on, and the framework has opened the request's span
-        return Exchange(f"{span.trace_id:032x}", f"{span.span_id:016x}", span.trace_flags.sampled, address)
     given = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
     found = _TRACEPARENT.fullmatch(given)
     if found is None:
@@ -108,26 +111,6 @@ def _check_url(scope: Scope) -> None:
         name = next(part.partition(b"=")[0] for part in scope["query_string"].split(b"&") if b"%00" in part)
         field = name.decode("ascii", "replace").replace("%00", "")[:100] or "query"
         raise BadInput(f"{field}: the character NUL is not allowed in text.", field=field)
-
-
-def _hidden(error: Exception) -> Fault:
-    """Return what a caller may know of a mistake in the program: that there was one."""
-    return Internal("The server made a mistake. Its log names it under the trace id.")
-
-
-async def _refuse(scope: Scope, exchange: Exchange, fault: Fault, send: Send) -> None:
-    """Answer with a problem, when nothing was answered yet."""
-    prefix = "http"
-    if scope["type"] == "websocket":
-        prefix = "websocket.http"
-        if "websocket.http.response" not in scope.get("extensions", {}):
-            await send({"type": "websocket.close", "code": 1008, "reason": fault.detail[:100]})
-            return
-    body = document(fault, exchange.trace_id)
-    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
-    headers += [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in fault.headers.items()]
-    await send({"type": f"{prefix}.response.start", "status": fault.status, "headers": headers})
-    await send({"type": f"{prefix}.response.body", "body": body})
 
 
 def _forget(scope: Scope, exchange: Exchange) -> None:
