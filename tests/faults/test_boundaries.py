@@ -83,7 +83,7 @@ def _is_alive(pid: int) -> bool:
 async def _journey(ada: Person, agent: dict[str, Any], forks: Zygote, fatal: int, file: Path) -> str:
     """Send the task to a worker that dies at a boundary, help as a person would, and return the ended run's id."""
     pid = await forks.worker(fatal)
-    run_id = (await ada.send(agent, TASK, str(uuid4())))["run_id"]
+    run_id: str = (await ada.send(agent, TASK, str(uuid4())))["run_id"]
     said: set[str] = set()
     while (run := await ada.run(run_id))["status"] not in ENDED:
         if not _is_alive(pid):

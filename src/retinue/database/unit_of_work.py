@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar, cast
 from uuid import UUID
@@ -94,12 +95,15 @@ class Transaction:
     async def _roll_back(self) -> None:
         """Undo; a connection that cannot even do that is thrown away, so its tenant never leaks to the next user."""
         connection = self._connection
-        if connection is None or connection.is_closed():
+        if connection is None:
             return
         try:
-            await connection.execute("ROLLBACK", timeout=5)
+            if not connection.is_closed():
+                await connection.execute("ROLLBACK", timeout=5)
         except BaseException:
-            connection.terminate()
+            # A connection that broke may have left its pool already, and then answers nothing at all.
+            with suppress(Exception):
+                connection.terminate()
 
     async def _give_back(self) -> None:
         connection, self._connection = self._connection, None

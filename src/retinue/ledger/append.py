@@ -25,6 +25,7 @@ class _Pending:
         self.expected: dict[str, int] = {}
         self.next: dict[str, int] = {}
         self.events: list[Recorded[Event]] = []
+        self.now = scope.clock.now()  # one time for all that commits together
         scope.uow.before_commit(self._flush)
 
     async def _flush(self) -> None:
@@ -45,7 +46,7 @@ class _Pending:
             [schema for _, schema in types],
             data,
             meta,
-            events[0].recorded_at,
+            self.now,
         )
         first = last - len(events) + 1
         encoded = [
@@ -93,7 +94,6 @@ async def append(
     pending = scope.uow.attach(_Pending, partial(_Pending, scope))
     pending.expected.setdefault(stream, expected_version)
     version = pending.next.get(stream, expected_version)
-    now = scope.clock.now()
     batch: list[Recorded[Event]] = []
     for fact in events:
         version += 1
@@ -105,7 +105,7 @@ async def append(
             trace="" if pending.events or batch else scope.trace_id,
             cause=scope.cause,
         )
-        batch.append(Recorded(scope.tenant_id, None, stream, version, type_of(type(fact))[0], fact, meta, now))
+        batch.append(Recorded(scope.tenant_id, None, stream, version, type_of(type(fact))[0], fact, meta, pending.now))
     pending.next[stream] = version
     pending.events.extend(batch)
     await scope.service(Projections).apply(scope, stream, batch)
