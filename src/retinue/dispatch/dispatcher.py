@@ -13,7 +13,7 @@ import contextlib
 import logging
 import os
 import platform
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -114,6 +114,7 @@ class Dispatcher:
         self._clock = clock or SystemClock()
         self._work: dict[str, Work] = {}
         self._held: dict[tuple[str, UUID], Activation] = {}
+        self._claiming = 0  # wake-ups whose work is about to claim: each may become an activation
         self._tasks: list[asyncio.Task[None]] = []
         self._manager: QueueManager | None = None
         self._works = False
@@ -160,7 +161,7 @@ class Dispatcher:
         """How many more activations this process takes on; 0 where it is no worker."""
         if not self._works or self._closing:
             return 0
-        return max(0, self._settings.worker_capacity - len(self._held))
+        return max(0, self._settings.worker_capacity - len(self._held) - self._claiming)
 
     @property
     def works(self) -> bool:
@@ -387,13 +388,29 @@ class Dispatcher:
             shutdown_on_listener_failure=True,
         )
 
+    @contextlib.asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """Keep a place free for what the block claims; wait for one while this worker is full.
+
+        Raises:
+            TimeoutError: it stayed full; somebody else may have room.
+        """
+        async with asyncio.timeout(20), self._room:
+            await self._room.wait_for(lambda: self.capacity_left > 0)
+            self._claiming += 1
+        try:
+            yield
+        finally:
+            self._claiming -= 1
+            async with self._room:
+                self._room.notify_all()
+
     def _handler(self, work: Work) -> Callable[[Job], Awaitable[None]]:
         async def handle(job: Job) -> None:
             tenant_id, subject_id = read_payload(job.payload)
             try:
-                async with asyncio.timeout(20), self._room:
-                    await self._room.wait_for(lambda: self.capacity_left > 0)
-                await work(self._services, tenant_id, subject_id)
+                async with self._place():
+                    await work(self._services, tenant_id, subject_id)
             except Exception as error:
                 if not isinstance(error, Fault | TimeoutError):
                     log.exception("the wake-up %s %s failed; it is tried again", job.entrypoint, subject_id)

@@ -197,6 +197,15 @@ class Feed:
             rows = await queries.fetch("SELECT * FROM ledger_heads($1)", [tenant_id])
         return rows[0][1] if rows else 0
 
+    async def behind(self) -> int:
+        """Return how many committed events this process has not taken yet, of all tenants somebody here follows."""
+        if not self._channels:
+            return 0
+        async with self._source.routing() as queries:
+            rows = await queries.fetch("SELECT * FROM ledger_heads($1)", list(self._channels))
+        followed = [(self._channels.get(row[0]), row[1]) for row in rows]
+        return sum(max(0, head - channel.last) for channel, head in followed if channel is not None)
+
     async def oldest(self, tenant_id: UUID) -> int:
         """Return the oldest position still kept; 0 when nothing happened yet."""
         first = await self.read(tenant_id, 0, 1)
