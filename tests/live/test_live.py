@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import socket
 import subprocess
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,6 +15,9 @@ from retinue.live import Frame, Live, MemoryLive, RedisLive
 from retinue.live import bus as bus_module
 from retinue.live import redis as redis_module
 from retinue.live.bus import DROPPED, Texts, TextsByTenant
+from tests.support.redis_server import free_port, need_redis, redis_port, start_redis
+
+__all__ = ["redis_port"]  # a fixture
 
 TENANT = uuid4()
 
@@ -101,30 +101,6 @@ def test_texts_are_bounded_and_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> N
 # Any bus
 
 
-@pytest.fixture(scope="session")
-def redis_port() -> Iterator[int]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
-    port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        process = start_redis(port, Path(folder))
-        yield port
-        process.terminate()
-        process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def start_redis(port: int, folder: Path) -> subprocess.Popen[bytes]:
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
-
-
 @pytest.fixture(params=["memory", "redis"])
 async def pair(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Live, Live]]:
     """Two ends of a bus; the same one when it is in memory."""
@@ -206,8 +182,7 @@ async def test_a_failing_listener_harms_no_other(pair: tuple[Live, Live]) -> Non
 
 
 async def test_redis_being_away_does_not_matter_to_runs(tmp_path: Path) -> None:
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
+    need_redis()
     port = free_port()
     here = RedisLive(f"redis://127.0.0.1:{port}/0")
     there = RedisLive(f"redis://127.0.0.1:{port}/0")

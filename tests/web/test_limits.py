@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import httpx
 import pytest
 from limits import parse
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from pydantic import SecretStr
 
 from retinue.database import Database
 from retinue.web import counters
 from retinue.web.counters import Counters
-from retinue.web.limits import _address
+from retinue.web.limits import Limits, _address
+from tests.support.redis_server import free_port, need_redis, redis_port, start_redis
 from tests.web.paper import House, Person, served, settings_for_tests
 from tests.web.test_requests import NOTES, problem
+
+__all__ = ["redis_port"]  # a fixture
 
 
 @pytest.fixture
@@ -130,3 +137,56 @@ async def test_counters_do_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) ->
     for n in range(1000):
         await limiter.hit(parse("10/minute"), str(n))
     assert len(storage._counts) <= 101
+
+
+# Across processes
+
+
+async def test_processes_share_their_counts_through_redis(database: Database, redis_port: int) -> None:
+    settings = settings_for_tests()
+    settings.rate_limit = "5/hour"
+    settings.redis_url = SecretStr(f"redis://127.0.0.1:{redis_port}/1")
+    async with served(database, settings) as one, served(database, settings) as two:
+        ann = one.gate.add()
+        two.gate.people[ann.token] = ann
+        async with one.client(ann) as first, two.client(ann) as second:
+            answers = [await client.get(NOTES) for client in (first, second) * 3]
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429]
+    assert "r=2;" in answers[2].headers["ratelimit"]
+
+
+async def test_a_dead_redis_stops_no_request(database: Database, tmp_path: Path) -> None:
+    need_redis()
+    settings = settings_for_tests()
+    settings.rate_limit = "5/hour"
+    port = free_port()
+    settings.redis_url = SecretStr(f"redis://127.0.0.1:{port}/0")
+    async with served(database, settings) as house:
+        async with house.client(house.gate.add()) as client:
+            answers = [await client.get(NOTES) for _ in range(6)]  # nothing there: counted in this process
+        assert [answer.status_code for answer in answers] == [200] * 5 + [429]
+        assert sum(answer.elapsed.total_seconds() for answer in answers) < 3  # it was not asked each time
+        limits = house.services.get(Limits)
+        redis = start_redis(port, tmp_path)
+        try:
+            limits._away_until = 0.0  # the pause is over
+            async with house.client(house.gate.add()) as client:
+                await eventually_counted_there(client, limits)
+            redis.kill()
+            redis.wait()
+            async with house.client(house.gate.add()) as client:
+                assert (await client.get(NOTES)).status_code == 200
+        finally:
+            redis.kill()
+            redis.wait()
+
+
+async def eventually_counted_there(client: httpx.AsyncClient, limits: Limits) -> None:
+    """Ask until a request was counted in Redis, which takes a moment to start."""
+    async with asyncio.timeout(10):
+        while True:
+            assert (await client.get("/health/live")).status_code == 200
+            limits._away_until = 0.0
+            await client.get("/v1/nothing", headers={"Authorization": ""})
+            if limits._away_until == 0.0:
+                return

@@ -12,14 +12,15 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from retinue.live.bus import DROPPED, MAX_TEXT, PATIENCE_SECONDS, Frame, Live, LiveSubscription, TextsByTenant, deliver
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,12 @@ class RedisLive(Live):
     """Frames across processes. Attributes: connected: whether the last exchange with Redis worked."""
 
     def __init__(self, url: str) -> None:
+        # Imported here: the library takes 70 ms to load, and most servers do without Redis.
+        from redis.asyncio import Redis
+        from redis.exceptions import RedisError
+
         self._redis: Redis = Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2)
+        self._away: tuple[type[Exception], ...] = (RedisError, OSError, TimeoutError)
         self._name = os.urandom(8)
         self._queue: deque[Frame | tuple[UUID, UUID]] = deque()
         self._filled = asyncio.Event()
@@ -85,7 +91,7 @@ class RedisLive(Live):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.suppress(RedisError, OSError):
+        with contextlib.suppress(*self._away):
             if self._pubsub is not None:
                 await self._pubsub.aclose()
             await self._redis.aclose()
@@ -94,7 +100,7 @@ class RedisLive(Live):
         while True:
             try:
                 await work()
-            except (RedisError, OSError, TimeoutError) as error:
+            except self._away as error:
                 if self.connected:
                     log.warning("Redis does not answer; frames stay in this process: %s", error)
                 self.connected = False
@@ -132,7 +138,7 @@ class RedisLive(Live):
             try:
                 await self._send_batch(batch)
                 self.connected = True
-            except (RedisError, OSError, TimeoutError):
+            except self._away:
                 DROPPED.labels("redis").inc(sum(isinstance(item, Frame) for item in batch))
                 raise
 
@@ -185,7 +191,7 @@ class RedisLive(Live):
         self._listeners.setdefault(tenant_id, []).append(subscription)
         if first and self._pubsub is not None:
             # A failed one is made up for by the listening task, which subscribes to everything when it connects.
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
+            with contextlib.suppress(*self._away):
                 await self._pubsub.subscribe(_topic(tenant_id))
         # Frames may arrive meanwhile; the listener folds both by offset.
         known = await self.so_far(tenant_id)
@@ -239,7 +245,7 @@ class RedisLive(Live):
     async def so_far(self, tenant_id: UUID) -> list[Frame]:
         """Return the texts so far: this process's own, and what others keep in Redis when it can be reached."""
         found = {frame.run_id: frame for frame in self._own_texts.frames(tenant_id)}
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
+        with contextlib.suppress(*self._away):
             for frame in await self._stored(tenant_id):
                 found.setdefault(frame.run_id, frame)
         return list(found.values())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 from fastapi import FastAPI
@@ -101,7 +101,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,
-        lifespan=lifespan,
+        lifespan=_with_limits(limits, lifespan),
         middleware=[Middleware(Callers, gate=gate, limits=limits, tickets=tickets)],
         telemetry=SPANS,
     )
@@ -112,6 +112,20 @@ def create_app(
     install_problems(app)
     _add_routes(app, rooms)
     return app
+
+
+def _with_limits(limits: Limits, lifespan: Lifespan | None) -> Lifespan:
+    """Return a lifespan that closes the limits after the given one has ended."""
+
+    @asynccontextmanager
+    async def both(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            async with lifespan(app) if lifespan is not None else nullcontext():
+                yield
+        finally:
+            await limits.close()
+
+    return both
 
 
 def _add_routes(app: FastAPI, rooms: Sequence[Room]) -> None:

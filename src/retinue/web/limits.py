@@ -13,18 +13,21 @@ import logging
 import math
 import time
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from limits import RateLimitItem, WindowStats, parse
-from limits.aio.storage import RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from redis.exceptions import RedisError
+from limits.errors import StorageError
 from starlette.requests import Request
 
 from retinue.kernel import Settings, TooManyRequests
 from retinue.web.counters import Counters
 from retinue.web.exchange import Exchange, exchange_of
 from retinue.web.gate import Credential
+
+if TYPE_CHECKING:
+    from redis.asyncio import ConnectionPool
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +45,16 @@ class Limits:
         self._login = None if off or settings.login_rate_limit == "off" else parse(settings.login_rate_limit)
         self._local = SlidingWindowCounterRateLimiter(Counters())
         self._shared: SlidingWindowCounterRateLimiter | None = None
+        self._redis: ConnectionPool | None = None
         if settings.redis_url is not None:
-            url = settings.redis_url.get_secret_value()
-            self._shared = SlidingWindowCounterRateLimiter(
-                RedisStorage(f"async+{url}", implementation="redispy", socket_timeout=1, socket_connect_timeout=1)
-            )
+            self._shared, self._redis = _in_redis(settings.redis_url.get_secret_value())
         self._away_until = 0.0
         self._users: OrderedDict[str, UUID] = OrderedDict()
+
+    async def close(self) -> None:
+        """Close the connections to Redis."""
+        if self._redis is not None:
+            await self._redis.aclose()
 
     def remember(self, credential: Credential, user_id: UUID) -> None:
         """Note whose credential this is, now that the database has said so."""
@@ -104,12 +110,27 @@ class Limits:
             try:
                 allowed = await self._shared.hit(item, policy, who)
                 return allowed, await self._shared.get_window_stats(item, policy, who)
-            except (RedisError, OSError, TimeoutError) as error:
+            except (StorageError, OSError, TimeoutError) as error:
                 # A limit must not take the service down with it: count here for a while, then try again.
                 log.warning("Redis does not answer; this process counts requests for itself: %s", error)
                 self._away_until = time.monotonic() + _AWAY_SECONDS
         allowed = await self._local.hit(item, policy, who)
         return allowed, await self._local.get_window_stats(item, policy, who)
+
+
+def _in_redis(url: str) -> tuple[SlidingWindowCounterRateLimiter, ConnectionPool]:
+    # Imported here: the library of Redis takes 70 ms to load, and most servers do without it.
+    from limits.aio.storage import RedisStorage
+    from redis.asyncio import ConnectionPool
+
+    pool = ConnectionPool.from_url(url, socket_timeout=1, socket_connect_timeout=1)
+    storage = RedisStorage(
+        f"async+{url}",
+        wrap_exceptions=True,
+        implementation="redispy",
+        connection_pool=pool,  # type: ignore[arg-type]  # documented, and left out of the options' type
+    )
+    return SlidingWindowCounterRateLimiter(storage), pool
 
 
 def _address(client: str) -> str:
