@@ -26,7 +26,6 @@ from retinue.kernel.settings import Settings
 from retinue.kernel.telemetry import (
     configure_logging,
     configure_tracing,
-    fix_ids,
     shutdown_tracing,
     span,
     tracing_is_on,
@@ -64,7 +63,6 @@ __all__ = [
     "configure_logging",
     "configure_tracing",
     "dollars",
-    "fix_ids",
     "nanos",
     "new_id",
     "parse_id",

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 from urllib.parse import urlsplit
 
@@ -82,17 +81,8 @@ def _secrets(settings: Settings) -> set[str]:
 
 # Traces
 
-
-@dataclass(slots=True)
-class _Ids:
-    """Ids that are fixed before there is a span: of the trace, and of its next span unless that is 0."""
-
-    trace: int
-    span: int = 0
-
-
 _provider: TracerProvider | None = None
-_fixed: ContextVar[_Ids | None] = ContextVar("fixed_ids", default=None)
+_wanted_trace: ContextVar[int] = ContextVar("wanted_trace", default=0)
 
 
 def configure_tracing(settings: Settings) -> bool:
@@ -121,24 +111,16 @@ def _new_provider(endpoint: str) -> TracerProvider:
 
     import retinue
 
-    class FixedOrRandom(RandomIdGenerator):
-        """Gives a trace the id that its request, command or run has already."""
+    class WantedOrRandom(RandomIdGenerator):
+        """Gives a trace the id that its run or command has already."""
 
         def generate_trace_id(self) -> int:
-            fixed = _fixed.get()
-            return fixed.trace if fixed else super().generate_trace_id()
-
-        def generate_span_id(self) -> int:
-            fixed = _fixed.get()
-            if fixed is None or not fixed.span:
-                return super().generate_span_id()
-            taken, fixed.span = fixed.span, 0
-            return taken
+            return _wanted_trace.get() or super().generate_trace_id()
 
     about = {SERVICE_VERSION: retinue.__version__}
     if "OTEL_SERVICE_NAME" not in os.environ:
         about[SERVICE_NAME] = "retinue"
-    provider = TracerProvider(resource=Resource.create(about), id_generator=FixedOrRandom(), shutdown_on_exit=False)
+    provider = TracerProvider(resource=Resource.create(about), id_generator=WantedOrRandom(), shutdown_on_exit=False)
     # The variable names the collector; traces have their path below it (OTLP specification, "Endpoint URLs").
     exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=5)
     provider.add_span_processor(BatchSpanProcessor(exporter))
@@ -158,12 +140,6 @@ def shutdown_tracing(seconds: float = 3.0) -> None:
         sending = threading.Thread(target=provider.shutdown, name="send-last-spans", daemon=True)
         sending.start()
         sending.join(seconds)
-
-
-def fix_ids(trace_id: str, span_id: str) -> None:
-    """Let the next span that is opened in this context have these ids (hex digits): a caller is told them already."""
-    if _provider is not None:
-        _fixed.set(_Ids(int(trace_id, 16), int(span_id, 16)))
 
 
 @contextmanager
@@ -191,7 +167,7 @@ def span(
     present = trace.get_current_span().get_span_context()
     wanted = int(trace_id, 16) if trace_id else 0
     anew = wanted not in (0, present.trace_id)
-    token = _fixed.set(_Ids(wanted) if anew else _fixed.get())
+    token = _wanted_trace.set(wanted if anew else 0)
     try:
         opened = tracer.start_span(
             name,
@@ -200,7 +176,7 @@ def span(
             attributes=dict(attributes or {}),
         )
     finally:
-        _fixed.reset(token)
+        _wanted_trace.reset(token)
     # An error's text may hold what a person wrote, so the span gets the error's kind only.
     with trace.use_span(opened, end_on_exit=True, record_exception=False, set_status_on_exception=False):
         try:
