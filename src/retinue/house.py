@@ -160,6 +160,9 @@ class House:
         await services.get(Live).open()  # type: ignore[type-abstract]  # services are found by their base class
         await services.get(Feed).open()
         await dispatcher.open(work=work)
+        if work:
+            # The model clients take a second to import: not at the start, and not at the first message.
+            self._tasks.append(asyncio.create_task(services.get(Providers).warm(), name="warm-models"))
         if self.embedded is not None:
             self._tasks.append(asyncio.create_task(self._watch_embedded(), name="watch-database"))
 

@@ -39,8 +39,10 @@ async def _killed_while_posting(
 async def test_one_key_is_one_message_whenever_the_server_dies(postgres: Cluster) -> None:
     dice = random.Random(20261120)
     # Kills in quick succession take a run down again and again: that alone must not make it poison here.
-    settings = {"RETINUE_RUN_ATTEMPTS": "50"}
-    async with ModelServer() as model, running_server(postgres, OPENAI_BASE_URL=model.base_url, **settings) as server:
+    async with (
+        ModelServer() as model,
+        running_server(postgres, OPENAI_BASE_URL=model.base_url, RETINUE_RUN_ATTEMPTS="50") as server,
+    ):
         ada = await server.person()
         agent = await ada.agent(model="openai:stub-0ms")
         session, accepted = str(uuid4()), []

@@ -14,6 +14,7 @@ from tests.faults.effects import ALLOWED, TOOLS, effect_settings, problems
 from tests.support.databases import Cluster
 from tests.support.model_server import ModelServer
 from tests.support.running import ENDED, Person, Process, RunningServer, running_server
+from tests.support.waiting import holds
 
 SEED = int(os.environ.get("RETINUE_TEST_SEED", "20261120"))
 KILLS = int(os.environ.get("TEST_FAULT_KILLS", "20"))  # 100 take about two minutes
@@ -52,11 +53,12 @@ async def _storm(server: RunningServer, ada: Person, agents: list[dict[str, Any]
 
 async def _several_up(server: RunningServer) -> list[Process]:
     """Wait until two workers at least are up, and return those that are."""
-    while True:
-        up = [worker for worker in server.workers if "is ready" in worker.output()]
-        if len(up) > 1:
-            return up
-        await asyncio.sleep(0.05)
+
+    def up() -> list[Process]:
+        return [worker for worker in server.workers if "is ready" in worker.output()]
+
+    await holds(lambda: len(up()) > 1)
+    return up()
 
 
 async def _settle(ada: Person, run_id: str) -> None:

@@ -12,16 +12,15 @@ from tests.faults.effects import ALLOWED, TOOLS, effect_settings, effects, probl
 from tests.support.databases import Cluster
 from tests.support.model_server import ModelServer
 from tests.support.running import Process, running_server
+from tests.support.waiting import holds
 
 TASK = """!hold gate
 !tool note_blindly {"text": "b"}
 !say done"""
 
 
-async def _until_logged(process: Process, text: str, seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while text not in process.output():
-            await asyncio.sleep(0.05)
+async def _until_logged(process: Process, text: str) -> None:
+    await holds(lambda: text in process.output())
 
 
 @pytest.mark.fault
@@ -37,15 +36,11 @@ async def test_a_worker_that_comes_back_has_lost_its_run(postgres: Cluster, tmp_
             paused = server.start_worker()
             await _until_logged(paused, "is ready")
             run_id = (await ada.send(agent, TASK))["run_id"]
-            async with asyncio.timeout(20):
-                while not model.requests:
-                    await asyncio.sleep(0.02)
+            await holds(lambda: len(model.requests) == 1)
             paused.signal(signal.SIGSTOP)
             other = server.start_worker()
             await _until_logged(other, "is ready")
-            async with asyncio.timeout(20):
-                while len(model.requests) < 2:
-                    await asyncio.sleep(0.02)
+            await holds(lambda: len(model.requests) == 2)
             # Both have asked the model; the stopped one hears the answer when it goes on.
             paused.signal(signal.SIGCONT)
             model.release("gate")

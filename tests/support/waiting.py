@@ -32,3 +32,16 @@ async def until_blocked_or_done(database: Database, task: asyncio.Task[Any], *, 
         return task.done() or bool(waiting)
 
     await until(blocked, seconds=seconds)
+
+
+async def holds(condition: Callable[[], bool], *, seconds: float = 20) -> None:
+    """Return once a condition that can be looked at without waiting holds.
+
+    Raises:
+        TimeoutError: it does not come to hold.
+    """
+
+    async def look() -> bool:
+        return condition()
+
+    await until(look, seconds=seconds)

@@ -355,7 +355,7 @@ class _Drive:
     def _request(self) -> ModelRequest:
         agent = self.journal.agent
         return ModelRequest(
-            models=[agent.model, *agent.fallbacks] if agent.model else list(agent.fallbacks),
+            models=[agent.model or self.services.get(Providers).default_model, *agent.fallbacks],
             instructions=agent.instructions,
             messages=conversation(self.history, self.journal.state),
             tools=self.specs,
@@ -376,7 +376,7 @@ class _Drive:
     async def _reserve(self, step: int, request: ModelRequest) -> bool:
         requested = self.journal.state.requested
         assert requested is not None
-        amount = self.services.get(Providers).estimate(request)
+        amount = self.services.get(Providers).estimate(request, self.credentials)
         try:
             async with self.journal.scope() as scope:
                 await metering.reserve(scope, agent_id=requested.agent_id, run_id=self.run_id, step=step, amount=amount)
