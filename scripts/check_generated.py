@@ -22,7 +22,11 @@ class Generated:
     arguments: tuple[str, ...] = ()
 
 
-GENERATED: tuple[Generated, ...] = (Generated("docs/permissions.md", "scripts.permissions_page"),)
+GENERATED: tuple[Generated, ...] = (
+    Generated("docs/permissions.md", "scripts.permissions_page"),
+    Generated("docs/configuration.md", "scripts.settings_page"),
+    Generated("README.md", "scripts.measured", ("README.md",)),
+)
 
 
 def printed(generated: Generated) -> bytes:

@@ -52,12 +52,24 @@ class Settings(BaseSettings):
     pool_size: int = Field(default=16, ge=2, le=500, description="database connections of this process")
 
     # Models
-    openai_api_key: SecretStr | None = _standard("OPENAI_API_KEY", default=None)
-    openai_base_url: str | None = _standard("OPENAI_BASE_URL", default=None)
-    anthropic_api_key: SecretStr | None = _standard("ANTHROPIC_API_KEY", default=None)
-    anthropic_base_url: str | None = _standard("ANTHROPIC_BASE_URL", default=None)
-    gemini_api_key: SecretStr | None = _standard("GEMINI_API_KEY", default=None)
-    gemini_base_url: str | None = _standard("GEMINI_BASE_URL", default=None)
+    openai_api_key: SecretStr | None = _standard("OPENAI_API_KEY", default=None, description="key of OpenAI")
+    openai_base_url: str | None = _standard(
+        "OPENAI_BASE_URL",
+        default=None,
+        description="any OpenAI-compatible endpoint, such as http://localhost:11434/v1; needs no key",
+    )
+    anthropic_api_key: SecretStr | None = _standard("ANTHROPIC_API_KEY", default=None, description="key of Anthropic")
+    anthropic_base_url: str | None = _standard(
+        "ANTHROPIC_BASE_URL",
+        default=None,
+        description="another address of Anthropic's API",
+    )
+    gemini_api_key: SecretStr | None = _standard("GEMINI_API_KEY", default=None, description="key of Google")
+    gemini_base_url: str | None = _standard(
+        "GEMINI_BASE_URL",
+        default=None,
+        description="another address of Google's API",
+    )
     default_model: str | None = Field(
         default=None, description="the model of agents that name none, such as openai:gpt-5-mini"
     )
@@ -67,11 +79,11 @@ class Settings(BaseSettings):
 
     # Identity
     sign_up: Literal["open", "closed"] = Field(default="open", description="whether strangers may sign up")
-    access_token_seconds: int = Field(default=900, ge=30, le=86_400)
-    refresh_token_days: int = Field(default=30, ge=1, le=365)
+    access_token_seconds: int = Field(default=900, ge=30, le=86_400, description="life of an access token")
+    refresh_token_days: int = Field(default=30, ge=1, le=365, description="a login unused for so long ends")
     oidc_issuer: str | None = Field(default=None, description="accept tokens of this issuer too")
-    oidc_audience: str | None = None
-    oidc_jwks_url: str | None = None
+    oidc_audience: str | None = Field(default=None, description="the audience those tokens must name")
+    oidc_jwks_url: str | None = Field(default=None, description="the issuer's keys; empty: found through the issuer")
     key_environment: str = Field(
         default="live", pattern=r"^[a-z0-9]{1,16}$", description="the middle of new API keys: rtn_<this>_..."
     )
@@ -98,9 +110,13 @@ class Settings(BaseSettings):
     )
 
     # Watching
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["json", "text"] = "json"
-    otlp_endpoint: str | None = _standard("OTEL_EXPORTER_OTLP_ENDPOINT", default=None)
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="the least that is logged"
+    )
+    log_format: Literal["json", "text"] = Field(default="json", description="a line of JSON, or text for people")
+    otlp_endpoint: str | None = _standard(
+        "OTEL_EXPORTER_OTLP_ENDPOINT", default=None, description="where traces go; empty: nowhere"
+    )
     metrics_token: SecretStr | None = Field(default=None, description="bearer token for /metrics; empty: loopback only")
 
     # Liveness of workers
