@@ -166,7 +166,7 @@ def _broken(data: dict[str, Any]) -> dict[str, Any]:
 class Limits(BaseModel):
     """Numbers."""
 
-    tokens: int | None = Field(default=None, ge=1, le=10)
+    tokens: int | None = Field(default=None, ge=1, le=10, strict=True)
 
 
 class NewNote(BaseModel):
@@ -174,7 +174,7 @@ class NewNote(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"text": "Buy milk"}]})
     text: str = Field(min_length=1, max_length=200_000)
-    copies: int = Field(default=1, ge=1, le=1000)
+    copies: int = Field(default=1, ge=1, le=1000, strict=True)
     limits: Limits = Field(default_factory=Limits)
 
 

@@ -15,11 +15,11 @@ from retinue.database import Database
 from retinue.kernel import Actor, ActorKind, Scope, SystemClock, Unavailable
 from retinue.ledger import Event, Feed, append
 from retinue.live import Frame
-from retinue.web import channel as channel_module
 from retinue.web import streams as streams_module
-from retinue.web.channel import Track
+from retinue.web import track as track_module
 from retinue.web.connection import Connection
 from retinue.web.streams import Streams
+from retinue.web.track import Track
 from tests.web.listening import STREAM, Heard, listening
 from tests.web.paper import (
     House,
@@ -330,7 +330,7 @@ async def test_frames_are_for_their_owner(house: House, ann: Person) -> None:
 
 
 async def test_a_slow_client_is_cut_and_resumes(house: House, ann: Person, monkeypatch: Any) -> None:
-    monkeypatch.setattr(channel_module, "RING_ITEMS", 50)
+    monkeypatch.setattr(track_module, "RING_ITEMS", 50)
     filler = "x" * 20_000
     total = 600
     async with AsyncExitStack() as stack:

@@ -10,96 +10,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import orjson
-from starlette.types import Message
 
 from retinue.kernel import BadInput, Fault, Gone, Unavailable
 from retinue.ledger import Encoded, Feed, Subscription
-from retinue.live import Frame, Live, LiveSubscription
-from retinue.live.bus import Texts
+from retinue.live import Frame, Live, LiveSubscription, Texts
 from retinue.web.catalogue import DELTA, Catalogue, Filter, Shown, written_frame
-from retinue.web.metrics import DELIVERIES
-
-if TYPE_CHECKING:
-    from retinue.web.connection import Connection
+from retinue.web.track import Follower, Track
 
 log = logging.getLogger(__name__)
 
-RING_ITEMS = 2_000
-RING_BYTES = 2_000_000
-_TURN = 200  # streams served before others get a turn on the event loop
 _CHUNK_BYTES = 200_000  # handed on at once, so that a burst does not outrun the ring
 _OLDEST_SECONDS = 30.0
 _REACH_SECONDS = 10.0
 # After these, a run's text is an event or never will be one.
 _ENDS_TEXT = frozenset({"message_created", "run_completed", "run_failed"})
-
-
-class Track:
-    """What one filter lets through, for all streams with that filter.
-
-    Attributes:
-        end: the number of items there ever were; a cursor equal to it has got everything.
-        quick: the streams that have got everything up to the last chunk and can take more.
-        busy: the others: they read the past, or are slow.
-    """
-
-    def __init__(self, wanted: Filter) -> None:
-        self.wanted = wanted
-        self.end = 0
-        self.quick: set[Connection] = set()
-        self.busy: set[Connection] = set()
-        self.last_sent = time.monotonic()
-        self._ring: deque[Shown] = deque()
-        self._bytes = 0
-        self._sent = 0
-
-    def add(self, shown: Shown) -> None:
-        """Put one item at the end; the oldest go when there are too many or they are too large."""
-        self._ring.append(shown)
-        self._bytes += len(shown.sse)
-        self.end += 1
-        while len(self._ring) > RING_ITEMS or (self._bytes > RING_BYTES and len(self._ring) > 1):
-            self._bytes -= len(self._ring.popleft().sse)
-
-    def after(self, cursor: int) -> list[Shown] | None:
-        """Return the items from ``cursor`` on; None when the ring no longer holds them all."""
-        count = self.end - cursor
-        if count > len(self._ring):
-            return None
-        return [self._ring[n] for n in range(len(self._ring) - count, len(self._ring))]
-
-    async def flush(self) -> None:
-        """Hand what is new to every stream that can take it."""
-        start, end = self._sent, self.end
-        if start == end:
-            return
-        self._sent = end
-        self.last_sent = time.monotonic()
-        fresh = self.after(start)
-        if fresh is None:  # one batch larger than the ring: each stream finds out for itself
-            for connection in tuple(self.quick):
-                connection.go_on_alone()
-            return
-        chunks: dict[type[Connection], Sequence[Message]] = {}
-        for n, connection in enumerate(tuple(self.quick), 1):
-            if connection.cursor == start and connection in self.quick:  # it may have left meanwhile
-                kind = type(connection)
-                if kind not in chunks:
-                    chunks[kind] = connection.chunks(fresh)
-                connection.push(chunks[kind], end)
-            if n % _TURN == 0:
-                await asyncio.sleep(0)
-        DELIVERIES.inc(len(self.quick))
-        for connection in tuple(self.busy):
-            if self.end - connection.cursor > len(self._ring):
-                connection.lost()
 
 
 class Channel:
@@ -153,20 +82,20 @@ class Channel:
 
     # Streams come and go
 
-    def join(self, connection: Connection, wanted: Filter) -> Track:
+    def join(self, follower: Follower, wanted: Filter) -> Track:
         """Let a stream in: it gets everything after :attr:`position`."""
         tracks = self._tracks.setdefault(wanted.owner, {})
         track = tracks.get(wanted)
         if track is None:
             track = tracks[wanted] = Track(wanted)
-        track.busy.add(connection)
-        connection.cursor = track.end
+        track.busy.add(follower)
+        follower.cursor = track.end
         return track
 
-    def leave(self, connection: Connection, track: Track) -> None:
+    def leave(self, follower: Follower, track: Track) -> None:
         """Let a stream go; the last one takes its track along."""
-        track.busy.discard(connection)
-        track.quick.discard(connection)
+        track.busy.discard(follower)
+        track.quick.discard(follower)
         if not track.quick and not track.busy:
             tracks = self._tracks.get(track.wanted.owner, {})
             tracks.pop(track.wanted, None)

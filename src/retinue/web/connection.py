@@ -13,15 +13,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from datetime import datetime
 from types import coroutine
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from starlette.types import Message, Receive, Send
 
 from retinue.kernel import Fault
 from retinue.web.catalogue import Filter, Shown
-
-if TYPE_CHECKING:
-    from retinue.web.channel import Channel, Track
+from retinue.web.channel import Channel
+from retinue.web.track import Track
 
 ABORT = "retinue.abort"  # an extension of the ASGI scope; see server.py
 _PART = 65_536

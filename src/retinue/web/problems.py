@@ -14,8 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope, Send
 
+from retinue import kernel
 from retinue.kernel import BadInput, Fault, PayloadTooLarge, Unavailable
-from retinue.kernel import faults as all_faults
 from retinue.web.exchange import Exchange, exchange_of
 from retinue.web.idempotency import Replayed
 
@@ -85,7 +85,7 @@ class Problem(BaseModel):
 
 def _titles() -> dict[int, str]:
     local = [Malformed, MethodNotAllowed, Internal]
-    shared = [kind for kind in vars(all_faults).values() if isinstance(kind, type) and issubclass(kind, Fault)]
+    shared = [kind for kind in vars(kernel).values() if isinstance(kind, type) and issubclass(kind, Fault)]
     kinds: list[type[Fault]] = [Fault, *shared, *local]
     return {kind.status: kind.title for kind in kinds}
 

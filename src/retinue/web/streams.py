@@ -13,10 +13,11 @@ from retinue.kernel import Clock, Fault, Settings, Unavailable
 from retinue.ledger import Feed
 from retinue.live import Live
 from retinue.web.catalogue import Catalogue
-from retinue.web.channel import Channel, Track
+from retinue.web.channel import Channel
 from retinue.web.connection import Connection
 from retinue.web.gate import Credential, Entry, Gate
 from retinue.web.metrics import CUT, STREAMS
+from retinue.web.track import Track
 
 log = logging.getLogger(__name__)
 
@@ -185,8 +186,8 @@ class Streams:
             for track in seats.tracks():
                 if monotonic - track.last_sent >= QUIET_SECONDS:
                     track.last_sent = monotonic
-                    for connection in tuple(track.quick):
-                        connection.keep_alive()
+                    for follower in tuple(track.quick):
+                        follower.keep_alive()
         for holder in list(self._holders.values()):
             for connection in list(holder.connections):
                 if connection.expires_at is not None and connection.expires_at <= now:
