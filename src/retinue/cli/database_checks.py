@@ -168,7 +168,7 @@ WHERE (r.status = 'running'
     OR (r.status = 'waiting' AND EXISTS (
         SELECT FROM approvals a, jsonb_array_elements(r.waiting_on::jsonb) w
         WHERE w ->> 'kind' = 'approval' AND a.approval_id = (w ->> 'id')::uuid AND a.status <> 'pending')))
-  AND NOT EXISTS (SELECT FROM dispatch.activations a WHERE (a.tenant_id, a.subject_id) = (r.tenant_id, r.run_id))
+  AND NOT EXISTS (SELECT FROM dispatch.activations a WHERE a.tenant_id = r.tenant_id AND a.subject_id = r.run_id)
   AND NOT EXISTS (SELECT FROM dispatch.pgqueuer q WHERE q.status IN ('queued', 'picked')
         AND q.payload = convert_to(format('["%s","%s"]', r.tenant_id, r.run_id), 'UTF8'))
 """

@@ -11,6 +11,7 @@ from retinue.cli.failures import ExitCode, Failure
 
 MOST_FILES = 50
 MOST_BYTES = 5 << 20
+_HEAD = 65_536
 
 _SUFFIXES = frozenset(
     {".adoc", ".c", ".cfg", ".conf", ".cpp", ".css", ".csv", ".go", ".h", ".html", ".ini", ".java", ".js", ".json"}
@@ -81,9 +82,9 @@ def _bounded(root: Path, paths: Iterator[Path] | list[Path]) -> list[DemoFile]:
 
 def _is_text(path: Path) -> bool:
     with path.open("rb") as file:
-        head = file.read(65_536)
+        head = file.read(_HEAD)
     try:
         head.decode("utf-8")
     except UnicodeDecodeError as error:
-        return error.start > len(head) - 4  # a character cut in two at the end
+        return len(head) == _HEAD and error.start > _HEAD - 4  # a character that the end of the head cuts in two
     return b"\0" not in head

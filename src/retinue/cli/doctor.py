@@ -61,6 +61,9 @@ async def examine(patient: Patient, screen: Screen) -> list[Finding]:
 
 async def _database(patient: Patient) -> list[Finding]:
     """Reach the database, starting the embedded one for the time of the examination, and look at it."""
+    from asyncpg import PostgresError
+
+    from retinue.cli.opening import about_the_database
     from retinue.house import House
     from retinue.kernel import Fault
 
@@ -75,7 +78,9 @@ async def _database(patient: Patient) -> list[Finding]:
         return [Finding("database", "ok", f"answers, {where}"), *await _look_inside(patient, dsn, database)]
     except Fault as fault:
         return [Finding("database", "cannot", fault.detail, "Start it, or correct DATABASE_URL.")]
-    except (OSError, RuntimeError, AssertionError) as error:
+    except (OSError, PostgresError) as error:
+        return [Finding("database", "cannot", str(about_the_database(error)), "Start it, or correct DATABASE_URL.")]
+    except (RuntimeError, AssertionError) as error:  # the embedded server does not start
         return [Finding("database", "cannot", f"{type(error).__name__}: {error}")]
     finally:
         await house.close()

@@ -42,7 +42,10 @@ def migrate(
 
 
 async def _migrate(settings: Settings, create_roles: bool) -> Json:
-    from retinue.database import current_revision, translated
+    from asyncpg import PostgresError
+
+    from retinue.cli.opening import about_the_database
+    from retinue.database import current_revision
     from retinue.database import migrate as bring_up_to_date
     from retinue.house import House
 
@@ -56,13 +59,8 @@ async def _migrate(settings: Settings, create_roles: bool) -> Json:
         before = await current_revision(owner_dsn)
         await bring_up_to_date(owner_dsn)
         return {"before": before, "after": await current_revision(owner_dsn)}
-    except Failure:
-        raise
-    except Exception as error:
-        fault = translated(error)
-        if fault is None:
-            raise
-        raise Failure(f"{fault.detail} ({error})", ExitCode.UNAVAILABLE) from None
+    except (OSError, PostgresError) as error:
+        raise about_the_database(error) from None
     finally:
         await house.close()
 

@@ -32,6 +32,8 @@ async def opened(settings: Settings, *, serve: bool, work: bool) -> AsyncIterato
     Raises:
         Failure: it cannot start; the message says why.
     """
+    from asyncpg import PostgresError
+
     from retinue.database import FolderInUse
     from retinue.house import CannotStart, House
     from retinue.kernel import Fault, shutdown_tracing
@@ -44,13 +46,23 @@ async def opened(settings: Settings, *, serve: bool, work: bool) -> AsyncIterato
         raise Failure(str(error)) from None
     except Fault as fault:
         raise Failure(fault.detail, ExitCode.UNAVAILABLE) from None
-    except OSError as error:
-        raise Failure(f"The server cannot start: {error}") from None
+    except (OSError, PostgresError) as error:
+        raise about_the_database(error) from None
     try:
         yield house
     finally:
         await house.close()
         shutdown_tracing()
+
+
+def about_the_database(error: Exception) -> Failure:
+    """Return what an error means that came while the database was being reached."""
+    from retinue.database import translated
+
+    fault = translated(error)
+    if fault is not None:
+        return Failure(f"{fault.detail} ({error})", ExitCode.UNAVAILABLE)
+    return Failure(f"The database refuses: {error}")
 
 
 def run_until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
