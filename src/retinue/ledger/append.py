@@ -6,15 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 from uuid import UUID
 
-import msgspec
-
 from retinue.kernel import Scope
-from retinue.ledger.event import Event, Meta, Recorded, decode, encode, type_of
+from retinue.ledger.event import Event, Meta, Recorded, decode, encode, meta_of, type_of
 from retinue.ledger.feed import Encoded, Feed
 from retinue.ledger.projection import Projections
-
-_meta_encoder = msgspec.json.Encoder()
-_meta_decoder = msgspec.json.Decoder(Meta)
 
 
 class _Pending:
@@ -34,9 +29,8 @@ class _Pending:
         scope, events = self._scope, self.events
         types = [type_of(type(recorded.event)) for recorded in events]
         data = [encode(recorded.event) for recorded in events]
-        meta = [_meta_encoder.encode(recorded.meta).decode() for recorded in events]
         last: int = await scope.queries.fetchval(
-            "SELECT ledger_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            "SELECT ledger_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
             scope.tenant_id,
             list(self.expected),
             list(self.expected.values()),
@@ -45,7 +39,13 @@ class _Pending:
             [name for name, _ in types],
             [schema for _, schema in types],
             data,
-            meta,
+            [recorded.meta.owner for recorded in events],
+            [recorded.meta.session for recorded in events],
+            [recorded.meta.run for recorded in events],
+            scope.actor.kind.value,
+            scope.actor.id,
+            _as_uuid(scope.trace_id),
+            scope.cause or None,
             self.now,
         )
         first = last - len(events) + 1
@@ -63,6 +63,14 @@ class _Pending:
             for n, (recorded, (name, schema), text) in enumerate(zip(events, types, data, strict=True))
         ]
         scope.uow.after_commit(partial(scope.service(Feed).committed, scope.tenant_id, encoded))
+
+
+def _as_uuid(trace_id: str) -> UUID | None:
+    """Return a W3C trace id, 32 hex digits, as what it is to the database: 128 bits."""
+    try:
+        return UUID(hex=trace_id) if trace_id else None
+    except ValueError:
+        return None
 
 
 async def append(
@@ -103,7 +111,7 @@ async def append(
             session=session_id,
             run=run_id,
             trace="" if pending.events or batch else scope.trace_id,
-            cause=scope.cause,
+            cause="" if pending.events or batch else scope.cause,
         )
         batch.append(Recorded(scope.tenant_id, None, stream, version, type_of(type(fact))[0], fact, meta, pending.now))
     pending.next[stream] = version
@@ -115,7 +123,8 @@ async def append(
 async def read_stream(scope: Scope, stream: str, after: int = 0, upto: int | None = None) -> list[Recorded[Event]]:
     """Return the committed events of ``stream`` with ``after < version <= upto``, oldest first."""
     rows = await scope.queries.fetch(
-        "SELECT position, version, schema, recorded_at, type, data, meta::text AS meta FROM events "
+        "SELECT position, version, schema, recorded_at, type, data, actor, actor_id, owner_id, session_id, run_id, "
+        "trace_id, cause FROM events "
         # tenant: explicit, so that the planner uses the index for the stream
         "WHERE tenant_id = $1 AND stream = $2 AND version > $3 AND version <= $4 ORDER BY version",
         scope.tenant_id,
@@ -131,7 +140,7 @@ async def read_stream(scope: Scope, stream: str, after: int = 0, upto: int | Non
             row["version"],
             row["type"],
             decode(row["type"], row["schema"], row["data"]),
-            _meta_decoder.decode(row["meta"]),
+            meta_of(*(row[n] for n in range(6, 13))),
             row["recorded_at"],
         )
         for row in rows

@@ -25,7 +25,8 @@ class UnknownEvent(Event, frozen=True, kw_only=True):
     raw: str
 
 
-class Meta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meta:
     """What is known of every event without reading it. Never personal content, never secrets.
 
     Attributes:
@@ -43,6 +44,26 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     run: UUID | None = None
     trace: str = ""
     cause: str = ""
+
+
+def meta_of(
+    actor: str,
+    actor_id: UUID | None,
+    owner: UUID | None,
+    session: UUID | None,
+    run: UUID | None,
+    trace: UUID | None,
+    cause: str | None,
+) -> Meta:
+    """Return the meta of a stored row, from its columns."""
+    return Meta(
+        actor=f"{actor}:{actor_id}" if actor_id else actor,
+        owner=owner,
+        session=session,
+        run=run,
+        trace=trace.hex if trace else "",
+        cause=cause or "",
+    )
 
 
 E = TypeVar("E", bound=Event)

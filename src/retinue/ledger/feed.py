@@ -17,10 +17,8 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-import msgspec
-
 from retinue.kernel import Fault, Queries
-from retinue.ledger.event import Event, Meta, Recorded, decode
+from retinue.ledger.event import Event, Meta, Recorded, decode, meta_of
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +28,6 @@ PAGE = 500
 POLL_SECONDS = 0.4
 NOTIFY_SECONDS = 0.005
 _MAX_PAYLOAD = 7000  # PostgreSQL takes up to 7999 bytes
-
-_meta_decoder = msgspec.json.Decoder(Meta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +182,7 @@ class Feed:
         """Return up to ``limit`` events of the tenant after a position, straight from the table."""
         async with self._source.routing() as queries:
             rows = await queries.fetch("SELECT * FROM ledger_feed($1, $2, $3)", tenant_id, after, limit)
-        return [
-            Encoded(row[0], row[1], row[2], row[3], row[4], row[5], row[6], _meta_decoder.decode(row[7]))
-            for row in rows
-        ]
+        return [Encoded(*(row[n] for n in range(7)), meta_of(*(row[n] for n in range(7, 14)))) for row in rows]
 
     async def position(self, tenant_id: UUID) -> int:
         """Return the tenant's newest position; 0 when nothing happened yet."""

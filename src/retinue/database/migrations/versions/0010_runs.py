@@ -42,7 +42,7 @@ def upgrade() -> None:
         waiting_on    text,
         error         text,
         PRIMARY KEY (tenant_id, run_id)
-    ) WITH (fillfactor = 70);
+    ) WITH (fillfactor = 85);
     CREATE INDEX runs_of_owner ON runs (tenant_id, owner_id, run_id);
     CREATE INDEX runs_of_session ON runs (tenant_id, session_id, run_id);
     CREATE INDEX runs_open ON runs (tenant_id, agent_id, status)
