@@ -278,7 +278,7 @@ def _queued(state: RunState, fact: RunQueued, at: datetime) -> None:
 def _ended(status: Status) -> Callable[[RunState, Any, datetime], None]:
     def end(state: RunState, fact: Event, at: datetime) -> None:
         _count_active(state, at)
-        state.status, state.ended_at, state.waiting_on = status, at, []
+        state.status, state.ended_at, state.waiting_on, state.error = status, at, [], None
         if isinstance(fact, RunFailed):
             state.error = fact
         elif isinstance(fact, RunDeadLettered):

@@ -27,6 +27,8 @@ from retinue.runs.events import (
     RunTimedOut,
     RunWaiting,
     ToolCompleted,
+    ToolDecided,
+    ToolReconciled,
 )
 from retinue.runs.rules import ENDED, RunState, Status, apply
 
@@ -46,6 +48,9 @@ _STATUS_OF: dict[type[Event], Status] = {
 # A run of these has no slot of its lane and may not be given one.
 _LEAVES = ENDED | {Status.WAITING}
 _ENDS = (RunCompleted, RunFailed, RunCancelled, RunDropped, RunTimedOut, RunDeadLettered)
+# A recorded step shows that the run is no poison.
+_PROGRESS = (ModelResponded, ToolCompleted, ToolDecided)
+_ANY_NUMBER = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +107,10 @@ class _Changes:
         self.version = batch[-1].version
         self.status: Status | None = None
         self.epoch: int | None = None
-        self.activations = self.models = self.tools = self.read = self.written = self.cost = self.unpriced = 0
-        self.reset_attempts = self.demo = self.tainted = self.reopened = False
+        self.models = self.tools = self.read = self.written = self.cost = self.unpriced = 0
+        # As in the fold: the attempts become min(what they were + added, most), whatever the order of the events.
+        self.attempts_added, self.attempts_most = 0, _ANY_NUMBER
+        self.demo = self.tainted = self.reopened = False
         self.waiting_on: str | None = None
         self.error: str | None = None
         self.started_at: datetime | None = None
@@ -116,28 +123,33 @@ class _Changes:
         self.status = _STATUS_OF.get(type(fact), self.status)
         if isinstance(fact, RunActivated):
             self.epoch, self.started_at = fact.epoch, at
-            self.activations += 1
+            self.attempts_added += 1
+            self.attempts_most = min(self.attempts_most + 1, _ANY_NUMBER)
         elif isinstance(fact, ModelResponded):
             self._answer(fact)
         elif isinstance(fact, ToolCompleted):
             self.tools += 1
             self.tainted |= fact.untrusted
-            self.reset_attempts = True
+        elif isinstance(fact, ToolReconciled):
+            self.tools += fact.outcome != "again"
         elif isinstance(fact, RunWaiting):
             self.waiting_on = msgspec.json.encode(fact.on).decode()
-            self.reset_attempts = True
-        elif isinstance(fact, RunQueued):
-            self.reset_attempts = True
         elif isinstance(fact, RunRetried):
-            self.reopened = self.reset_attempts = True
+            self.reopened = True
             self.reply_id = fact.reply_id
+        self._count_attempts(fact)
         if isinstance(fact, _ENDS):
             self.ended_at = at
             self.error = _error_of(fact, at)
 
+    def _count_attempts(self, fact: Event) -> None:
+        if isinstance(fact, _PROGRESS):
+            self.attempts_most = min(self.attempts_most, 1)
+        elif isinstance(fact, RunWaiting | RunQueued | RunRetried):
+            self.attempts_added = self.attempts_most = 0
+
     def _answer(self, fact: ModelResponded) -> None:
         answer = fact.answer
-        self.reset_attempts = True
         self.models += 1
         self.demo |= answer.demo
         if not fact.from_cache:
@@ -163,7 +175,7 @@ async def project_run(scope: Scope, batch: Sequence[Recorded[Event]]) -> None:
         return
     await scope.queries.execute(
         "UPDATE runs SET version = $2, status = coalesce($3, status), epoch = coalesce($4, epoch), "
-        "attempts = CASE WHEN $5 THEN 0 ELSE attempts END + $6, model_calls = model_calls + $7, "
+        "attempts = least(attempts + $6, $5), model_calls = model_calls + $7, "
         "tool_calls = tool_calls + $8, input_tokens = input_tokens + $9, output_tokens = output_tokens + $10, "
         "cost = cost + $11, unpriced = unpriced + $12, demo = demo OR $13, tainted = tainted OR $14, "
         "waiting_on = CASE WHEN $3 IS NULL THEN waiting_on ELSE $15 END, "
@@ -175,8 +187,8 @@ async def project_run(scope: Scope, batch: Sequence[Recorded[Event]]) -> None:
         changes.version,
         changes.status,
         changes.epoch,
-        changes.reset_attempts,
-        changes.activations,
+        changes.attempts_most,
+        changes.attempts_added,
         changes.models,
         changes.tools,
         changes.read,
@@ -211,10 +223,10 @@ async def _insert(scope: Scope, run_id: UUID, first: RunRequested, at: datetime,
         changes.version,
         first.priority,
         changes.epoch or 0,
-        changes.activations,
+        min(changes.attempts_added, changes.attempts_most),
         at,
         changes.started_at,
-        changes.activations > 0,
+        changes.epoch is not None,
     )
 
 
