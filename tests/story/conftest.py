@@ -8,10 +8,10 @@ from uuid import uuid4
 import pytest
 
 from tests.faults.effects import effect_settings
-from tests.story.support import Story
+from tests.story.support import Story, differences, untruths
 from tests.support.databases import Cluster
 from tests.support.model_server import ModelServer
-from tests.support.running import running_server
+from tests.support.running import Person, running_server
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +37,16 @@ async def story(
 def tag() -> str:
     """A word that no other test uses: for holds, scripts and looking into the model server's log."""
     return f"tag{uuid4().hex[:10]}"
+
+
+@pytest.fixture(autouse=True)
+async def truth(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """After each story, hold what the server shows of runs and lanes against the ledger."""
+    served: list[Story] = [request.getfixturevalue(name) for name in ("story", "ward") if name in request.fixturenames]
+    before = {client for one in served for client in one.server.clients}
+    yield
+    for one in served:
+        assert await untruths(one.server) == []
+        for client in one.server.clients:
+            if client not in before:
+                assert await differences(Person(client, {})) == []
