@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -26,7 +27,7 @@ async def story(
 ) -> AsyncIterator[Story]:
     """A server whose agents ask ``model``. Tests keep apart by tenant (each signs somebody up) and by ``tag``."""
     file = tmp_path_factory.mktemp("story") / "effects"
-    settings = effect_settings(
+    settings: dict[str, Any] = effect_settings(
         file, OPENAI_BASE_URL=model.base_url, OPENAI_API_KEY="stub-key", RETINUE_DEFAULT_MODEL="openai:stub-0ms"
     )
     async with running_server(postgres, **settings) as server:

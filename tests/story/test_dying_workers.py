@@ -43,7 +43,7 @@ class Ward(Story):
 async def ward(postgres: Cluster, model: ModelServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ward]:
     folder = tmp_path_factory.mktemp("ward")
     deadly = folder / "deadly"
-    settings = effect_settings(
+    settings: dict[str, Any] = effect_settings(
         folder / "effects",
         TEST_DEADLY_FILE=str(deadly),
         OPENAI_BASE_URL=model.base_url,
@@ -137,7 +137,7 @@ async def _in_doubt(ward: Ward, ada: Person, agent: dict[str, Any], text: str) -
 
 
 @pytest.mark.parametrize(
-    ("outcome", "result", "told", "failed", "acts"),
+    "outcome, result, told, failed, acts",
     [
         ("happened", "receipt 17", "receipt 17", False, 1),
         ("happened", None, "It happened.", False, 1),

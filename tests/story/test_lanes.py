@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -19,8 +20,7 @@ async def test_ten_messages_go_through_so_many_places(story: Story, tag: str, pl
     # The first ones have the places; the others wait in the order they came.
     for released in range(10):
         expected = min(places, 10 - released)
-        await until(lambda: _open(story, tag), lambda names, n=expected: len(names) == n)
-        names = await _open(story, tag)
+        names = await until(lambda: _open(story, tag), partial(_are, expected))
         assert names == [f"{tag}-{n}" for n in range(released, released + expected)]
         view = await look_at(ada, agent)
         assert (view["running"], view["queued"]) == (expected, 10 - released - expected)
@@ -32,6 +32,10 @@ async def test_ten_messages_go_through_so_many_places(story: Story, tag: str, pl
 
 async def _open(story: Story, tag: str) -> list[str]:
     return [one.user.splitlines()[0].removeprefix("!hold ") for one in story.open(tag)]
+
+
+def _are(count: int, names: list[str]) -> bool:
+    return len(names) == count
 
 
 async def test_ten_messages_at_the_same_moment_never_exceed_the_lane(story: Story, tag: str) -> None:
@@ -52,7 +56,7 @@ async def test_the_most_urgent_is_next_and_equals_in_order(story: Story, tag: st
     first = await ada.send(agent, f"!hold {tag}\n!say {tag} first")
     await story.model.wait_for_requests(1, contains=tag)
     others = [
-        await ada.send(agent, f"!say {tag} {name}", **({} if priority is None else {"priority": priority}))
+        await ada.send(agent, f"!say {tag} {name}", priority=priority)
         for name, priority in [("low", 0), ("agent's", None), ("high", 5), ("high too", 5)]
     ]
     story.model.release(tag)
