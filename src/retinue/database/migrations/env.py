@@ -11,6 +11,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from retinue.database.roles import APPLICATION
+
 _MIGRATION_LOCK = 0x52455449  # "RETI": any constant that nothing else in the database uses
 
 
@@ -19,6 +21,8 @@ def _upgrade(connection: Connection) -> None:
     with context.begin_transaction():
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
         context.run_migrations()
+        # A server without the owner's password looks here whether the schema is the one it needs.
+        connection.execute(text(f"GRANT SELECT ON alembic_version TO {APPLICATION}"))
 
 
 async def _run(dsn: str) -> None:
