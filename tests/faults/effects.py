@@ -43,7 +43,7 @@ def problems(file: Path, runs: dict[str, list[dict[str, Any]]]) -> list[str]:
         completed = [event["data"]["call_id"] for event in events if event["type"] == "tool.completed"]
         found += [f"run {run_id}: call {call} completed twice" for call, n in Counter(completed).items() if n > 1]
         for event in events:
-            if event["type"] == "tool.completed" and not event["data"].get("failed"):
+            if event["type"] == "tool.completed" and event["data"]["tool"] in TOOLS and not event["data"].get("failed"):
                 key = f"{run_id}:{event['data']['call_id']}"
                 if key not in keys:
                     found.append(f"run {run_id}: {key} is recorded as done and did not happen")

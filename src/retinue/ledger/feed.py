@@ -182,7 +182,10 @@ class Feed:
         """Return up to ``limit`` events of the tenant after a position, straight from the table."""
         async with self._source.routing() as queries:
             rows = await queries.fetch("SELECT * FROM ledger_feed($1, $2, $3)", tenant_id, after, limit)
-        return [Encoded(*(row[n] for n in range(7)), meta_of(*(row[n] for n in range(7, 14)))) for row in rows]
+        return [
+            Encoded(row[0], row[1], row[2], row[3], row[4], row[5], row[6], meta_of(*(row[n] for n in range(7, 14))))
+            for row in rows
+        ]
 
     async def position(self, tenant_id: UUID) -> int:
         """Return the tenant's newest position; 0 when nothing happened yet."""

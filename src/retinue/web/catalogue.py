@@ -127,10 +127,15 @@ class Catalogue:
             orjson.dumps(streamed.name),
             payload,
             orjson.dumps(event.recorded_at, option=orjson.OPT_UTC_Z),
-            orjson.dumps(meta.session),
-            orjson.dumps(meta.run),
+            _id(meta.session),
+            _id(meta.run),
         )
         return Shown(event.position, streamed.name, data)
+
+
+def _id(value: UUID | None) -> bytes:
+    """Write an id; the driver's UUIDs are a subclass, which orjson does not know."""
+    return b'"%b"' % str(value).encode() if value is not None else b"null"
 
 
 def written_frame(frame: Frame, timestamp: bytes) -> Shown:

@@ -8,6 +8,7 @@ has caught up. A quiet stream is one coroutine that waits for the client to leav
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Generator, Sequence
@@ -21,6 +22,8 @@ from retinue.kernel import Fault
 from retinue.web.catalogue import Filter, Shown
 from retinue.web.channel import Channel
 from retinue.web.track import Track
+
+log = logging.getLogger(__name__)
 
 ABORT = "retinue.abort"  # an extension of the ASGI scope; see server.py
 _PART = 65_536
@@ -226,6 +229,10 @@ class Connection(ABC):
             await _rest(sending, waits_for)
             await self._catch_up(track)
         except (Fault, OSError):
+            self.end("error")
+        except Exception:
+            # A client that hears nothing more would wait for ever; one that is cut comes back and resumes.
+            log.exception("a live stream failed")
             self.end("error")
         finally:
             self._task = None
