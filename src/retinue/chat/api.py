@@ -322,7 +322,6 @@ async def download(scope: Annotated[Scope, scoped("files", "read")], session_id:
             while piece := source.read(_PIECE):
                 yield piece
 
-    # Never shown as a page of this server: a stored HTML file must not run with its reader's rights.
-    return StreamingResponse(
-        pieces(), media_type="application/octet-stream", headers={"X-Content-Type-Options": "nosniff"}
-    )
+    # Never shown as a page of this server: a stored HTML file must not run with its reader's rights. That browsers
+    # do not guess the type is a header of every answer.
+    return StreamingResponse(pieces(), media_type="application/octet-stream")

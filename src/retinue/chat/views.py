@@ -120,14 +120,17 @@ FOLLOWED = (SessionStarted, SessionDeleted, MessageSent, MessageCreated, FileUpl
 
 
 async def lock_session(scope: Scope, session_id: UUID) -> ChatSession | None:
-    """Return the session with its row locked: one writer at a time. None: no such session in the tenant.
+    """Return the session with its row locked: one writer at a time, also of one that does not exist yet (None).
 
     Raises:
         NotFound: it was deleted.
     """
-    row = await scope.queries.fetchrow(
-        f"SELECT {_SESSION}, deleted FROM sessions WHERE session_id = $1 FOR UPDATE", session_id
-    )
+    query = f"SELECT {_SESSION}, deleted FROM sessions WHERE session_id = $1 FOR UPDATE"
+    row = await scope.queries.fetchrow(query, session_id)
+    if row is None:
+        # There is no row to lock, and two first messages may come at once: the second one waits here and finds it.
+        await scope.queries.execute("SELECT pg_advisory_xact_lock(uuid_hash_extended($1, 11))", session_id)
+        row = await scope.queries.fetchrow(query, session_id)
     if row is not None and row["deleted"]:
         raise NotFound("session")
     return _session(row) if row is not None else None
