@@ -166,12 +166,10 @@ class RunningServer:
         """Sign somebody up."""
         client = httpx.AsyncClient(base_url=self.base_url, timeout=60)
         self.clients.append(client)
-        answer = await client.post(
-            "/v1/auth/sign-up",
-            json={"email": f"{name}-{uuid4().hex[:8]}@example.com", "password": PASSWORD, "name": name},
-        )
+        email = f"{name}-{uuid4().hex[:8]}@example.com"
+        answer = await client.post("/v1/auth/sign-up", json={"email": email, "password": PASSWORD, "name": name})
         assert answer.status_code == 201, answer.text
-        account = answer.json()
+        account = answer.json() | {"email": email}
         client.headers["Authorization"] = f"Bearer {account['access_token']}"
         return Person(client, account)
 
