@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import logging
@@ -32,6 +33,7 @@ log_connections = ''
 # The superuser of the embedded server bypasses row-level security: it is used at first start only, with a password
 # that only the owner of the data folder can read. Everybody else needs a password too.
 _ACCESS = "local all all scram-sha-256\n"
+_BURIAL_SECONDS = 2.0
 
 
 class FolderInUse(Exception):
@@ -133,8 +135,21 @@ class EmbeddedPostgres:
         if self.is_running():
             return False
         log.warning("the embedded database died; starting it again")
+        await self._until_buried()
         await asyncio.to_thread(self._server.ensure_postgres_running)
         return True
+
+    async def _until_buried(self) -> None:
+        """Wait until the dead server is no zombie any more: the library and PostgreSQL take one for alive.
+
+        Usually process 1 sees to that at once. In a container that may be this process itself.
+        """
+        pid = self.pid()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_BURIAL_SECONDS):
+                while psutil.pid_exists(pid):
+                    _bury(pid)
+                    await asyncio.sleep(0.02)
 
     def pid(self) -> int:
         """Return the process id of the postmaster."""
@@ -171,3 +186,9 @@ class EmbeddedPostgres:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _bury(pid: int) -> None:
+    """Take note of a child's death, as its parent must; nothing happens when it is not ours, or lives."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
