@@ -76,7 +76,7 @@ def create_app(
         settings: the server's settings.
         services: must hold the ``Database``, the ``Feed`` and the ``Live`` bus, opened or not; gets ``Idempotency``,
             ``Limits``, ``Measuring``, ``Tickets``, ``Streams`` and, unless it is there, ``Health``.
-        rooms: in the order their routes are to be found.
+        rooms: from the ground floor up.
         gate: who knows users and rights.
         clock: the time; the machine's by default.
         lifespan: starts and stops what the services need.
@@ -129,8 +129,12 @@ def _with_limits(limits: Limits, lifespan: Lifespan | None) -> Lifespan:
 
 
 def _add_routes(app: FastAPI, rooms: Sequence[Room]) -> None:
-    """Put all routes into one flat list: a router inside a router is matched twice for every request."""
-    routers: list[Any] = [router for room in rooms for router in room.routers]
+    """Put all routes into one flat list: a router inside a router is matched twice for every request.
+
+    Routes are tried one after the other, a microsecond each; what people come for lies in the upper rooms, so those
+    come first.
+    """
+    routers: list[Any] = [router for room in reversed(rooms) for router in room.routers]
     for router in routers:
         for route in router.routes:
             check_route(route)

@@ -115,6 +115,10 @@ class Channel:
             if frame.owner_id == wanted.owner and wanted.wants(DELTA, frame.session_id, frame.run_id)
         ]
 
+    def forget_old(self) -> None:
+        """Forget texts of runs that ended without a word."""
+        self._texts.sweep()
+
     async def check(self, after: int) -> None:
         """Refuse a position that cannot be resumed from.
 

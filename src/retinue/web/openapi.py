@@ -73,6 +73,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         if isinstance(route, APIRoute) and route.include_in_schema:
             for method in sorted(route.methods or ()):
                 _complete(document["paths"][route.path_format][method.lower()], route, method)
+    document["paths"] = dict(sorted(document["paths"].items()))
     return document
 
 

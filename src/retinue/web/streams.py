@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -17,7 +17,6 @@ from retinue.web.channel import Channel
 from retinue.web.connection import Connection
 from retinue.web.gate import Credential, Entry, Gate
 from retinue.web.metrics import CUT, STREAMS
-from retinue.web.track import Track
 
 log = logging.getLogger(__name__)
 
@@ -54,18 +53,18 @@ class Seats:
         # Shielded: one client's going away must not stop the opening that others wait for.
         return await asyncio.shield(self.opening)
 
-    def tracks(self) -> Iterable[Track]:
-        """Return the tracks of the channel; none while it is being opened."""
+    def opened(self) -> Channel | None:
+        """Return the channel if it is open by now."""
         if not self.opening.done() or self.opening.cancelled() or self.opening.exception() is not None:
-            return ()
-        return self.opening.result().tracks()
+            return None
+        return self.opening.result()
 
     async def close(self) -> None:
         """Close the channel, or stop opening it."""
-        if not self.opening.done():
-            self.opening.cancel()
-        elif not self.opening.cancelled() and self.opening.exception() is None:
-            await self.opening.result().close()
+        self.opening.cancel()
+        channel = self.opened()
+        if channel is not None:
+            await channel.close()
 
 
 class Streams:
@@ -146,7 +145,11 @@ class Streams:
                 asyncio.create_task(self._regularly(RECHECK_SECONDS, self._recheck), name="streams-recheck"),
             ]
         channel = Channel(tenant_id, self.catalogue, self._feed, self._backlogs)
-        await channel.open(self._live)
+        try:
+            await channel.open(self._live)
+        except BaseException:
+            await channel.close()
+            raise
         return channel
 
     def watch(self, connection: Connection, credential: Credential, tenant_id: UUID, entry: Entry) -> Holder:
@@ -183,7 +186,11 @@ class Streams:
         """Show quiet streams alive; end those that expired or do not move."""
         now, monotonic = self._clock.now(), time.monotonic()
         for seats in list(self._seats.values()):
-            for track in seats.tracks():
+            channel = seats.opened()
+            if channel is None:
+                continue
+            channel.forget_old()
+            for track in channel.tracks():
                 if monotonic - track.last_sent >= QUIET_SECONDS:
                     track.last_sent = monotonic
                     for follower in tuple(track.quick):

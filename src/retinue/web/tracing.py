@@ -27,6 +27,8 @@ _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})
 _VERSION = (b"retinue-version", retinue.__version__.encode())
 _NO_SNIFF = (b"x-content-type-options", b"nosniff")
 _NO_STORE = (b"cache-control", b"no-store")
+# Machines ask these all the time.
+_PROBES = frozenset({"/health/live", "/health/ready", "/health/startup", "/metrics"})
 # Not the server's own: what the layers and the routing put into the scope for one another.
 _PASSING = frozenset({"app", "endpoint", "path_params", "retinue.exchange", "route", "router", "state"})
 
@@ -133,11 +135,12 @@ def _end(scope: Scope, exchange: Exchange, matched: Any) -> None:
     method = scope.get("method", "WS")
     if exchange.stream is None:  # how long a stream lasts says nothing about speed
         observe(method, route, exchange.status, seconds)
-    if access.isEnabledFor(logging.INFO):
-        _log(scope, exchange, method, route, seconds)
+    level = logging.DEBUG if route in _PROBES and exchange.status < 500 else logging.INFO
+    if access.isEnabledFor(level):
+        _log(level, scope, exchange, method, route, seconds)
 
 
-def _log(scope: Scope, exchange: Exchange, method: str, route: str, seconds: float) -> None:
+def _log(level: int, scope: Scope, exchange: Exchange, method: str, route: str, seconds: float) -> None:
     """Write the line; the path without its query, which may hold a ticket."""
     fields: dict[str, Any] = {
         "method": method,
@@ -149,4 +152,4 @@ def _log(scope: Scope, exchange: Exchange, method: str, route: str, seconds: flo
         "user": exchange.user,
         "trace_id": exchange.trace_id,
     }
-    access.info("%s %s %d", method, fields["path"], exchange.status, extra=fields)
+    access.log(level, "%s %s %d", method, fields["path"], exchange.status, extra=fields)
