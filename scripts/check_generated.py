@@ -25,6 +25,7 @@ class Generated:
 GENERATED: tuple[Generated, ...] = (
     Generated("docs/permissions.md", "scripts.permissions_page"),
     Generated("docs/configuration.md", "scripts.settings_page"),
+    Generated("docs/routes.md", "scripts.routes_page"),
     Generated("README.md", "scripts.measured", ("README.md",)),
 )
 
