@@ -1,0 +1,395 @@
+"""One of everything in an organisation, and a request to each operation of the API that shows or changes it.
+
+The tests of this folder walk over the API's own description. What they need to know besides is here: a good request
+to each operation. An operation that is missing here fails them, so a new route cannot go untested.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from tests.support.running import Person, RunningServer
+
+STREAM = "events_stream"
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.I)
+
+# Operations that belong to no tenant: they have no permission, and say nothing of anybody but the caller.
+PUBLIC = frozenset(
+    {
+        "identity_sign_up",
+        "identity_log_in",
+        "identity_refresh",
+        "identity_log_out",
+        "identity_change_password",
+        "live_health_live_get",
+        "ready_health_ready_get",
+        "startup_health_startup_get",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation of the description."""
+
+    name: str
+    method: str
+    path: str
+    permission: str | None
+    parameters: list[dict[str, Any]]
+    body: dict[str, Any]
+
+    @property
+    def in_path(self) -> list[str]:
+        return re.findall(r"{(\w+)}", self.path)
+
+    def in_query(self) -> dict[str, dict[str, Any]]:
+        return {one["name"]: one["schema"] for one in self.parameters if one["in"] == "query"}
+
+    @property
+    def cell(self) -> tuple[str, str]:
+        assert self.permission is not None
+        resource, _, action = self.permission.partition(":")
+        return resource, action
+
+
+def operations(document: Mapping[str, Any]) -> Iterator[Operation]:
+    """Return every operation of the API's description."""
+    for path, methods in document["paths"].items():
+        for method, one in methods.items():
+            yield Operation(
+                one["operationId"],
+                method.upper(),
+                path,
+                one.get("x-permission"),
+                one.get("parameters", []),
+                one.get("requestBody", {}).get("content", {}),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Things:
+    """The ids of one of everything; the names are those of the parameters."""
+
+    tenant_id: str
+    user_id: str
+    name: str
+    key_id: str
+    agent: str
+    agent_name: str
+    session_id: str
+    path: str
+    run_id: str
+    waiting_run_id: str
+    failed_run_id: str
+    approval_id: str
+    rule_id: str
+
+    def missing(self) -> Things:
+        """Return ids of the same form that nobody has."""
+        fresh = {one.name: str(uuid4()) for one in fields(self)}
+        return Things(**fresh | {"name": f"n{uuid4().hex[:12]}", "path": f"{uuid4().hex[:8]}.txt"})
+
+    def all(self) -> dict[str, str]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A good request to an operation.
+
+    Attributes:
+        expected: the status of the answer to the owner.
+        body: as JSON; texts ``{agent}`` and the like are filled in.
+        content: the body and its type, for what is not JSON.
+        files: the body as a form.
+        query: where ids can be given besides the path.
+        uses: which thing stands for a parameter of the path, where it is not the one of that name.
+    """
+
+    expected: int = 200
+    body: Any = None
+    content: tuple[str, str] | None = None
+    files: bool = False
+    query: Mapping[str, str] | None = None
+    uses: Mapping[str, str] | None = None
+
+
+_AGENT = {"name": "fresh {agent_name}", "instructions": "Be brief."}
+_WAITS, _FAILED = {"run_id": "waiting_run_id"}, {"run_id": "failed_run_id"}
+
+# In an order in which the owner can make them all: what shows, what changes, what takes away.
+SAMPLES: dict[str, Sample] = {
+    "identity_read_profile": Sample(),
+    "tenants_list_tenants": Sample(),
+    "tenants_read_tenant": Sample(),
+    "tenants_list_members": Sample(),
+    "secrets_list_secrets": Sample(),
+    "identity_list_keys": Sample(),
+    "agents_list_all": Sample(),
+    "agents_show": Sample(),
+    "agents_versions": Sample(),
+    "agents_export": Sample(),
+    "approvals_list_all": Sample(query={"run": "{waiting_run_id}"}),
+    "approvals_show": Sample(),
+    "approvals_list_rules": Sample(),
+    "metering_read_tenant_budget": Sample(),
+    "metering_read_agent_budget": Sample(),
+    "metering_read_usage": Sample(),
+    "runs_list_all": Sample(query={"agent": "{agent}", "session": "{session_id}"}),
+    "runs_show": Sample(),
+    "runs_events": Sample(),
+    "runs_steps": Sample(),
+    "runs_dead_letters": Sample(),
+    "chat_list_sessions": Sample(),
+    "chat_show_session": Sample(),
+    "chat_list_messages": Sample(),
+    "chat_list_files": Sample(),
+    "chat_download": Sample(),
+    STREAM: Sample(query={"session": "{session_id}", "run": "{run_id}", "after": "0"}),
+    "events_ticket": Sample(201),
+    "identity_create_key": Sample(201, {"name": "another"}),
+    "tenants_create_tenant": Sample(201, {"name": "another"}),
+    "tenants_rename_tenant": Sample(body={"name": "renamed"}),
+    "tenants_put_member": Sample(body={"user_id": "{user_id}", "role": "member"}),
+    "tenants_change_member": Sample(body={"role": "viewer"}),
+    "secrets_put_secret": Sample(body={"value": "sk-another"}),
+    "agents_create": Sample(201, _AGENT),
+    "agents_import_yaml": Sample(201, content=("spec_version: 1\nname: other {agent_name}\n", "text/yaml")),
+    "agents_change": Sample(body={**_AGENT, "name": "{agent_name}"}),
+    "agents_pause": Sample(),
+    "agents_resume": Sample(),
+    "metering_set_tenant_budget": Sample(body={"limit": "1000.00"}),
+    "metering_set_agent_budget": Sample(body={"limit": "1000.00"}),
+    "chat_open_session": Sample(201, {"title": "another"}),
+    "chat_send_message": Sample(202, {"content": "hello", "target_agent": "{agent}"}),
+    "chat_upload": Sample(201, files=True),
+    "approvals_confirm": Sample(body={"decision": "reject", "comment": "no"}),
+    "runs_cancel": Sample(202, {"reason": "enough"}, uses={"run_id": "slow"}),
+    "runs_retry": Sample(202, uses=_FAILED),
+    # The owner reaches these, too, and is told that there is nothing to do: the run has no lost call and is not dead.
+    "runs_reconcile": Sample(422, {"call_id": "call-1", "outcome": "give_up"}, uses=_WAITS),
+    "runs_requeue": Sample(409),
+    "runs_drop": Sample(409),
+    "identity_replace_key": Sample(201, {"overlap_seconds": 60}),
+    "tenants_stop": Sample(body={"reason": "a test"}),
+    "tenants_resume": Sample(),
+    "approvals_remove_rule": Sample(204),
+    "metering_remove_agent_budget": Sample(204),
+    "chat_delete_session": Sample(204),
+    "agents_delete": Sample(204, query={"force": "true"}),
+    "secrets_delete_secret": Sample(204),
+    "identity_revoke_key": Sample(204),
+    "tenants_remove_member": Sample(204),
+    "tenants_leave": Sample(409),  # the last admin stays
+}
+
+
+def sample_of(operation: Operation) -> Sample:
+    """Return the good request to an operation.
+
+    Raises:
+        AssertionError: nobody wrote one: a new route is to be added to SAMPLES.
+    """
+    assert operation.name in SAMPLES, f"{operation.method} {operation.path} ({operation.name}) has no sample"
+    return SAMPLES[operation.name]
+
+
+def filled(value: Any, ids: Mapping[str, str]) -> Any:
+    """Fill ids into the texts of a value."""
+    if isinstance(value, str):
+        return value.format_map(ids)
+    if isinstance(value, Mapping):
+        return {name: filled(inside, ids) for name, inside in value.items()}
+    return value
+
+
+def request_of(operation: Operation, things: Things) -> tuple[str, str, dict[str, Any]]:
+    """Return the good request to an operation on these things: method, path and the client's arguments."""
+    sample = sample_of(operation)
+    ids = things.all()
+    ids |= {name: ids[thing] for name, thing in (sample.uses or {}).items() if thing in ids}
+    request: dict[str, Any] = {}
+    if sample.query:
+        request["params"] = filled(sample.query, ids)
+    if sample.body is not None:
+        request["json"] = filled(sample.body, ids)
+    if sample.content:
+        text, media_type = sample.content
+        request |= {"content": filled(text, ids), "headers": {"Content-Type": media_type}}
+    if sample.files:
+        request |= {"files": {"file": (things.path, b"replaced")}, "data": {"path": things.path}}
+    return operation.method, filled(operation.path, ids), request
+
+
+@dataclass(slots=True)
+class Estate:
+    """An organisation with one of everything, all of it ada's.
+
+    Attributes:
+        ada: who owns it all, an admin of the organisation.
+        bob: a plain member of the organisation, who owns nothing there.
+        eve: a stranger, admin of an organisation of her own, in which she works.
+        canary: a text that is in everything of ada's that holds text.
+    """
+
+    server: RunningServer
+    ada: Person
+    bob: Person
+    eve: Person
+    things: Things
+    canary: str
+    document: dict[str, Any]
+
+    def operations(self) -> list[Operation]:
+        """Return the operations that belong to a tenant, those that take things away last."""
+        order = {name: n for n, name in enumerate(SAMPLES)}
+        found = list(operations(self.document))
+        public = {one.name for one in found if one.permission is None}
+        assert public <= PUBLIC, f"public operations that nobody looked at: {public - PUBLIC}"
+        return sorted((one for one in found if one.permission), key=lambda one: order.get(one.name, -1))
+
+    def eves(self) -> str:
+        return str(self.eve.client.headers["Retinue-Tenant"])
+
+    async def slow_run(self) -> str:
+        """Start a run that is under way for a second, and return its id."""
+        agent = await self.ada.agent(model="demo:slow")
+        return str((await self.ada.send(agent, "hello"))["run_id"])
+
+
+@asynccontextmanager
+async def estate_on(server: RunningServer) -> AsyncIterator[Estate]:
+    """Make an organisation with one of everything on a started server (with a worker)."""
+    canary = f"canary{uuid4().hex[:12]}"
+    ada, bob, eve = [await server.person(name) for name in (canary, "bob", "eve")]
+    org = (await ada.call("POST", "/v1/tenants", 201, json={"name": "the organisation"}))["tenant_id"]
+    eves = (await eve.call("POST", "/v1/tenants", 201, json={"name": "eves"}))["tenant_id"]
+    await ada.call("PUT", f"/v1/tenants/{org}/members", json={"user_id": bob.account["user_id"], "role": "member"})
+    for one, tenant in ((ada, org), (bob, org), (eve, eves)):
+        one.client.headers["Retinue-Tenant"] = tenant
+    things = await _furnish(ada, org, bob.account["user_id"], canary)
+    document = (await ada.client.get("/v1/openapi.json")).json()
+    yield Estate(server, ada, bob, eve, things, canary, document)
+
+
+async def _furnish(ada: Person, org: str, member: str, canary: str) -> Things:
+    await ada.call("PUT", f"/v1/tenants/{org}/secrets/vaulted", json={"value": f"sk-{canary}"})
+    await ada.call("PUT", f"/v1/tenants/{org}/budget", json={"limit": "4321.87"})
+    key = await ada.call("POST", "/v1/my/keys", 201, json={"name": canary})
+    agent = await ada.agent(f"{canary} agent", instructions=canary, tools=["files"])
+    await ada.call("PUT", f"/v1/my/agents/{agent['agent_id']}/budget", json={"limit": "1234.78"})
+    session = await ada.call("POST", "/v1/my/chat", 201, json={"title": canary})
+    session_id = session["session_id"]
+    upload = {"file": (f"{canary}.txt", f"Backups of {canary} run at night.".encode())}
+    await ada.call("POST", f"/v1/my/chat/{session_id}/files", 201, files=upload)
+    done = await ada.ask(agent, f"What do the files say about backups of {canary}?", session_id)
+    assert done["run"]["status"] == "completed", done
+    await _learn(ada, canary)
+    writer = await ada.agent(f"{canary} writer", tools=["files"])
+    waiting = await ada.send(writer, f"Please write a summary to {canary}.md")
+    approval = await ada.approval(waiting["run_id"])
+    broken = await ada.agent(f"{canary} broken", model="openai:gpt-5-mini")
+    failed = await ada.send(broken, canary)
+    assert (await ada.until(failed["run_id"]))["status"] == "failed"
+    rules = await ada.call("GET", "/v1/my/approval-rules")
+    return Things(
+        tenant_id=org,
+        user_id=member,
+        name="vaulted",
+        key_id=key["key_id"],
+        agent=agent["agent_id"],
+        agent_name=agent["name"],
+        session_id=session_id,
+        path=f"{canary}.txt",
+        run_id=done["run"]["run_id"],
+        waiting_run_id=waiting["run_id"],
+        failed_run_id=failed["run_id"],
+        approval_id=approval["approval_id"],
+        rule_id=rules["items"][0]["rule_id"],
+    )
+
+
+async def _learn(ada: Person, canary: str) -> None:
+    """Let an agent ask for a tool, in a run that has read nothing untrusted, and allow it for good."""
+    agent = await ada.agent(f"{canary} clock", tools=["clock"], tool_policy={"clock": "ask"})
+    sent = await ada.send(agent, f"What time is it, {canary}?")
+    await ada.decide(await ada.approval(sent["run_id"]), remember=True)
+    assert (await ada.until(sent["run_id"]))["status"] == "completed"
+
+
+# Answers
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an answer tells, without what differs from request to request."""
+
+    status: int
+    tells: str
+    text: str
+
+
+async def answer_to(
+    client: httpx.AsyncClient, operation: Operation, things: Things, *, seek: str | None = None, **headers: str
+) -> Answer:
+    """Make the good request to an operation on these things; a live stream is read until it shows ``seek``."""
+    method, path, request = request_of(operation, things)
+    request["headers"] = request.get("headers", {}) | headers
+    if operation.name == STREAM:
+        return await _opened(client, path, request, seek)
+    response = await client.request(method, path, **request)
+    return Answer(response.status_code, told(response, things), response.text)
+
+
+async def _opened(client: httpx.AsyncClient, path: str, request: dict[str, Any], seek: str | None) -> Answer:
+    """Open a live stream and read the past that it brings; it never ends, so stop when nothing more comes."""
+    async with client.stream("GET", path, **request) as response:
+        if response.status_code != 200:
+            await response.aread()
+            return Answer(response.status_code, json.dumps(response.json()["type"]), response.text)
+        pieces: list[str] = []
+        reading = response.aiter_text()
+        while (piece := await _next(reading, 10 if seek else 0.5)) is not None:
+            pieces.append(piece)
+            if seek and seek in "".join(pieces):
+                break
+    text = "".join(pieces)
+    return Answer(200, f"{text.count('event:')} events", text)
+
+
+async def _next(reading: AsyncIterator[str], seconds: float) -> str | None:
+    try:
+        async with asyncio.timeout(seconds):
+            return await anext(reading)
+    except (TimeoutError, StopAsyncIteration):
+        return None
+
+
+def told(response: httpx.Response, things: Things) -> str:
+    """Return what an answer tells: a problem's type, title and detail; for a success whether there is anything."""
+    text = response.text
+    if response.is_success:
+        is_json = response.content and "json" in response.headers.get("content-type", "")
+        found = response.json() if is_json else None
+        return f"{len(found['items'])} items" if isinstance(found, dict) and "items" in found else "success"
+    problem = response.json()
+    text = json.dumps([problem["type"], problem["title"], problem["detail"], problem.get("errors")])
+    # A request's own ids may be named in the answer to it.
+    for own in sorted(things.all().values(), key=len, reverse=True):
+        text = text.replace(own, "…")
+    return _UUID.sub("…", text)
+
+
+def with_tenant(things: Things, tenant_id: str) -> Things:
+    """Return the same things, looked for in another tenant."""
+    return replace(things, tenant_id=tenant_id)
