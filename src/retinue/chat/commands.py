@@ -167,6 +167,8 @@ class ChatConversation:
             run_id=ended.run_id,
             owner_id=ended.owner_id,
         )
+        if not session.line:
+            return
         free = session.active_run_id in (None, ended.run_id)
         lucky = await views.next_turn(scope, ended.session_id, ended.run_id, free=free)
         if lucky is not None:

@@ -14,7 +14,7 @@ from retinue.ledger import Event, Recorded, StreamProjection
 
 @dataclass(frozen=True, slots=True)
 class ChatSession:
-    """A conversation; ``active_run_id`` is the run that writes in it now."""
+    """A conversation; ``active_run_id`` is the run that writes in it now, ``line`` how many wait for their turn."""
 
     session_id: UUID
     owner_id: UUID
@@ -24,6 +24,7 @@ class ChatSession:
     active_run_id: UUID | None
     created_at: datetime
     changed_at: datetime
+    line: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,12 @@ class ChatMessage:
     created_at: datetime
 
 
-_SESSION = "session_id, owner_id, title, version, messages, active_run_id, created_at, changed_at"
+_SESSION = "session_id, owner_id, title, version, messages, active_run_id, created_at, changed_at, line"
 _MESSAGE = "ordinal, message_id, role, status, content, run_id, agent_id, created_at"
 
 
 def _session(row: Row) -> ChatSession:
-    return ChatSession(*(row[n] for n in range(8)))
+    return ChatSession(*(row[n] for n in range(9)))
 
 
 def _message(row: Row) -> ChatMessage:
@@ -59,15 +60,17 @@ async def project_session(scope: Scope, batch: Sequence[Recorded[Event]]) -> Non
     if isinstance(first, SessionStarted):
         await scope.queries.execute(
             "INSERT INTO sessions (tenant_id, session_id, owner_id, title, created_at, changed_at, version) "
-            "VALUES ($1, $2, $3, $4, $5, $5, 0)",
+            "VALUES ($1, $2, $3, $4, $5, $5, $6)",
             scope.tenant_id,
             session_id,
             first.owner_id,
             first.title,
             batch[0].recorded_at,
+            batch[0].version,
         )
     for recorded in batch:
-        await _project_one(scope, session_id, recorded)
+        if not isinstance(recorded.event, SessionStarted):
+            await _project_one(scope, session_id, recorded)
 
 
 async def _project_one(scope: Scope, session_id: UUID, recorded: Recorded[Event]) -> None:
@@ -215,13 +218,14 @@ async def find_message(scope: Scope, session_id: UUID, message_id: UUID) -> Chat
 
 
 async def take_turn(scope: Scope, session_id: UUID, run_id: UUID) -> None:
-    """Put a run in the session's line."""
+    """Put a run in the session's line; the session's row is locked."""
     await scope.queries.execute(
         "INSERT INTO session_turns (tenant_id, session_id, run_id) VALUES ($1, $2, $3)",
         scope.tenant_id,
         session_id,
         run_id,
     )
+    await _change_line(scope, session_id, +1)
 
 
 async def next_turn(scope: Scope, session_id: UUID, ended: UUID, *, free: bool) -> UUID | None:
@@ -229,15 +233,13 @@ async def next_turn(scope: Scope, session_id: UUID, ended: UUID, *, free: bool) 
     rows = await scope.queries.fetch(
         "SELECT run_id FROM session_turns WHERE session_id = $1 ORDER BY run_id LIMIT 2", session_id
     )
-    waiting = [row[0] for row in rows]
-    if not waiting:
-        return None
-    lucky = next((run_id for run_id in waiting if run_id != ended), None) if free else None
-    await scope.queries.execute(
-        "DELETE FROM session_turns WHERE session_id = $1 AND run_id = ANY($2)",
+    lucky = next((row[0] for row in rows if row[0] != ended), None) if free else None
+    gone = await scope.queries.fetch(
+        "DELETE FROM session_turns WHERE session_id = $1 AND run_id = ANY($2) RETURNING run_id",
         session_id,
         [run_id for run_id in (ended, lucky) if run_id is not None],
     )
+    await _change_line(scope, session_id, -len(gone))
     if lucky is not None:
         await give_turn(scope, session_id, lucky)
     return lucky
@@ -246,3 +248,9 @@ async def next_turn(scope: Scope, session_id: UUID, ended: UUID, *, free: bool) 
 async def give_turn(scope: Scope, session_id: UUID, run_id: UUID) -> None:
     """Make a run the one that writes in the session."""
     await scope.queries.execute("UPDATE sessions SET active_run_id = $2 WHERE session_id = $1", session_id, run_id)
+
+
+async def _change_line(scope: Scope, session_id: UUID, by: int) -> None:
+    # The count stands in the session's own row: whoever waited for its lock reads it as it is now, which a look into
+    # session_turns in the same statement would not.
+    await scope.queries.execute("UPDATE sessions SET line = line + $2 WHERE session_id = $1", session_id, by)

@@ -9,7 +9,7 @@ from uuid import UUID
 from retinue import approvals, metering
 from retinue.agents import AgentDefinition, definition
 from retinue.dispatch import Dispatcher, wake
-from retinue.kernel import BadInput, Conflict, Scope, Services, new_id
+from retinue.kernel import BadInput, Conflict, Scope, new_id
 from retinue.ledger import Event, append, read_stream
 from retinue.runs import lanes
 from retinue.runs.conversation import Conversation, EndedRun
@@ -41,7 +41,7 @@ class Started:
 class Starter:
     """Begins activations in this process; the runs room's work registers itself here (a service of the house)."""
 
-    def begin(self, services: Services, scope: Scope, run_id: UUID, state: RunState) -> None:
+    def begin(self, scope: Scope, run_id: UUID, state: RunState, *, budgeted: bool) -> None:
         """Advance a run whose activation is recorded in ``scope``, once that has committed."""
         raise NotImplementedError
 
@@ -76,7 +76,7 @@ async def start_run(
         TooManyRequests: the lane's queue is full.
         BudgetExhausted: no money is left.
     """
-    await metering.check(scope, agent_id)
+    budgeted = await metering.check(scope, agent_id)
     reply_id = new_id()
     limits = agent.limits
     slot = await lanes.enter(scope, agent_id, concurrency=0 if blocked else limits.concurrency, queue=limits.queue)
@@ -98,7 +98,7 @@ async def start_run(
     await append(scope, stream_of(run_id), 0, facts, session_id=session_id, run_id=run_id)
     if here:
         state = fold_now(RunState(), facts, scope.clock.now())
-        scope.service(Starter).begin(scope.services, scope, run_id, state)
+        scope.service(Starter).begin(scope, run_id, state, budgeted=budgeted)
         return Started(run_id, reply_id, Status.RUNNING)
     await set_routing(scope, run_id, ready=not blocked, has_slot=slot)
     if slot:

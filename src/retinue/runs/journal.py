@@ -170,7 +170,8 @@ class Journal:
             requested = trial.requested
             assert requested is not None
             if trial.status in ENDED:
-                await writing.conversation.lock(scope, requested.session_id)
+                # First of all, since it locks the session: whoever changes sessions and runs takes them in this order.
+                await writing.end()
             trial.version = await append(
                 scope,
                 stream_of(self.run_id),
@@ -337,19 +338,15 @@ class _Writing:
         if trial.status not in ENDED and trial.status is not Status.WAITING:
             return
         if trial.status in ENDED:
-            await self._end()
             scope.uow.after_commit(partial(metering.count_run, trial.status))
         await scope.service(Dispatcher).let_go(scope, ADVANCE, self.journal.run_id)
         failed = trial.status in FAILURES if trial.status in ENDED else None
         await succeed(scope, await lanes.leave(scope, requested.agent_id, failed=failed))
 
-    async def _end(self) -> None:
+    async def end(self) -> None:
+        """Tell the session of the end, and give back what the run still held."""
         requested = self.trial.requested
         assert requested is not None
-        if self.journal.budgeted:
-            await metering.release_run(self.scope, self.journal.run_id)
-        if any(call.status is CallStatus.ASKED for call in self.trial.open_calls):
-            await approvals.cancel_for_run(self.scope, self.journal.run_id)
         await self.conversation.ended(
             self.scope,
             EndedRun(
@@ -363,6 +360,10 @@ class _Writing:
                 any(turn.answer.demo for turn in self.trial.turns),
             ),
         )
+        if self.journal.budgeted:
+            await metering.release_run(self.scope, self.journal.run_id)
+        if any(call.status is CallStatus.ASKED for call in self.trial.open_calls):
+            await approvals.cancel_for_run(self.scope, self.journal.run_id)
 
 
 def closing_text(state: RunState) -> str:

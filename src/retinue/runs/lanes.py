@@ -64,15 +64,15 @@ async def leave(scope: Scope, agent_id: UUID, *, failed: bool | None = None) -> 
 
     ``failed`` says how the run that leaves ended; None: it goes on later.
     """
-    row = await scope.queries.fetchrow(
-        "UPDATE lanes SET last_failed = coalesce($2, last_failed) WHERE agent_id = $1 "
-        "RETURNING queued > 0 AND NOT paused AND NOT stopped",
+    somebody_waits = await scope.queries.fetchval(
+        "UPDATE lanes SET running = greatest(running - 1, 0), last_failed = coalesce($2, last_failed) "
+        "WHERE agent_id = $1 RETURNING queued > 0 AND NOT paused AND NOT stopped",
         agent_id,
         failed,
     )
-    successor = await _next_in_line(scope, agent_id) if row is not None and row[0] else None
-    if successor is None:
-        await scope.queries.execute("UPDATE lanes SET running = greatest(running - 1, 0) WHERE agent_id = $1", agent_id)
+    successor = await _next_in_line(scope, agent_id) if somebody_waits else None
+    if successor is not None:
+        await scope.queries.execute("UPDATE lanes SET running = running + 1 WHERE agent_id = $1", agent_id)
     return successor
 
 

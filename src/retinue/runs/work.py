@@ -84,15 +84,19 @@ async def advance(services: Services, tenant_id: UUID, run_id: UUID) -> None:
 class RunStarter(Starter):
     """Begins runs in the process that accepted them; saves the way through the queue."""
 
-    def begin(self, services: Services, scope: Scope, run_id: UUID, state: RunState) -> None:
+    def begin(self, scope: Scope, run_id: UUID, state: RunState, *, budgeted: bool) -> None:
         """Advance a run once the scope that recorded its activation has committed."""
-        tenant_id, trace_id = scope.tenant_id, scope.trace_id
-        scope.uow.after_commit(lambda: _begin(services, tenant_id, run_id, state, trace_id))
+        services, tenant_id, trace_id = scope.services, scope.tenant_id, scope.trace_id
+        scope.uow.after_commit(lambda: _begin(services, tenant_id, run_id, state, trace_id, budgeted))
 
 
-def _begin(services: Services, tenant_id: UUID, run_id: UUID, state: RunState, trace_id: str) -> None:
+def _begin(
+    services: Services, tenant_id: UUID, run_id: UUID, state: RunState, trace_id: str, budgeted: bool | None = None
+) -> None:
+    """Advance a run in the background; ``budgeted`` None: it is not known whether a budget applies."""
+
     async def drive(activation: Activation) -> None:
-        await _Drive(services, tenant_id, run_id, activation).run(state, trace_id)
+        await _Drive(services, tenant_id, run_id, activation, budgeted).run(state, trace_id)
 
     services.get(Dispatcher).spawn(ADVANCE, tenant_id, run_id, drive)
 
@@ -190,7 +194,9 @@ async def _dead_letter(scope: Scope, run: RunRow, state: RunState) -> None:
 class _Drive:
     """One activation of a run in this process."""
 
-    def __init__(self, services: Services, tenant_id: UUID, run_id: UUID, activation: Activation) -> None:
+    def __init__(
+        self, services: Services, tenant_id: UUID, run_id: UUID, activation: Activation, budgeted: bool | None
+    ) -> None:
         self.services = services
         self.tenant_id = tenant_id
         self.run_id = run_id
@@ -201,7 +207,7 @@ class _Drive:
         self.specs: list[ToolSpec] = []
         self.credentials: Credentials | None = None
         self.history: list[Message] = []
-        self.budgeted = True
+        self.budgeted = budgeted
         self.broke: BudgetExhausted | None = None
         self._secrets: dict[str, str] = {}
 
@@ -256,7 +262,7 @@ class _Drive:
         assert requested is not None
         agent = await self._read_once(state)
         self.journal = Journal(self.services, self.tenant_id, self.run_id, state, agent)
-        self.journal.budgeted = self.budgeted
+        self.journal.budgeted = self.budgeted is not False
         self.journal.trace_id = trace_id
         toolbox = self.services.get(Toolbox)
         servers = toolbox.check((), agent.mcp)
@@ -282,7 +288,8 @@ class _Drive:
                 user_id=requested.owner_id,
             )
             agent = await definition(scope, requested.agent_id, requested.agent_version)
-            self.broke = await self._check_budget(scope, requested.agent_id)
+            if self.budgeted is None:
+                self.broke = await self._check_budget(scope, requested.agent_id)
             talk = scope.service(Conversation)  # type: ignore[type-abstract]  # found by its protocol
             self.history = list(await talk.history(scope, requested.session_id, requested.history))
             keys = await provider_secrets(scope)

@@ -22,6 +22,7 @@ def upgrade() -> None:
         changed_at    timestamptz NOT NULL,
         version       integer NOT NULL,
         messages      integer NOT NULL DEFAULT 0,
+        line          integer NOT NULL DEFAULT 0 CHECK (line >= 0),
         deleted       boolean NOT NULL DEFAULT false,
         title         text NOT NULL,
         PRIMARY KEY (tenant_id, session_id)
