@@ -58,17 +58,22 @@ class Spender:
 
     async def settle(self, run: UUID, cost: int | None, step: int = 1, model: str = "openai:gpt-5-mini") -> None:
         async with self.scope() as scope:
-            await metering.settle(
-                scope,
-                agent_id=self.agent,
-                user_id=self.user,
-                run_id=run,
-                step=step,
-                model=model,
-                input_tokens=100,
-                output_tokens=10,
-                cost=cost,
-            )
+            await self.settle_in(scope, run, cost, step, model)
+
+    async def settle_in(
+        self, scope: Scope, run: UUID, cost: int | None, step: int = 1, model: str = "openai:gpt-5-mini"
+    ) -> None:
+        await metering.settle(
+            scope,
+            agent_id=self.agent,
+            user_id=self.user,
+            run_id=run,
+            step=step,
+            model=model,
+            input_tokens=100,
+            output_tokens=10,
+            cost=cost,
+        )
 
     async def release(self, run: UUID) -> None:
         async with self.scope() as scope:
