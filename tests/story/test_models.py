@@ -64,10 +64,10 @@ async def test_a_fallback_answers_when_the_first_model_does_not(story: Story, ow
     "name, key, kind, hint",
     [
         ("openai:stub-0ms", "bad-key", "bad_key", "Check the key"),
-        ("openai:no-such-model", "k", "unknown_model", "Check its name"),
-        ("openai:fail-500", "k", "overloaded", "server error"),
-        ("openai:fail-broken", "k", "bad_answer", "could not be used"),
-        ("openai:fail-close", "k", "unreachable", "connection broke"),
+        ("openai:no-such-model", "a-key-of-its-own", "unknown_model", "Check its name"),
+        ("openai:fail-500", "a-key-of-its-own", "overloaded", "server error"),
+        ("openai:fail-broken", "a-key-of-its-own", "bad_answer", "could not be used"),
+        ("openai:fail-close", "a-key-of-its-own", "unreachable", "connection broke"),
     ],
 )
 async def test_a_failure_is_named_in_the_run_and_in_the_conversation(
