@@ -17,8 +17,8 @@ from retinue.chat import commands, views
 from retinue.chat.commands import Multitask, Sent
 from retinue.chat.views import ChatMessage, ChatSession
 from retinue.chat.waiting import wait_for_end
-from retinue.database import Database
-from retinue.kernel import Actor, ActorKind, BadInput, Clock, NotYetAvailable, Scope, Services, Settings, parse_id
+from retinue.database import open_scope
+from retinue.kernel import Actor, ActorKind, BadInput, NotYetAvailable, Scope, Services, Settings, parse_id
 from retinue.runs import RunView, find_run, present
 from retinue.tools import Entry, Workspace, save_upload
 from retinue.web import Deferred, Page, Router, WantedPage, problems, scoped
@@ -228,15 +228,8 @@ class _Waiter:
         ended = await wait_for_end(self._services, self._tenant_id, run_id, self._after, self._seconds)
         if not ended:
             return None
-        async with self._services.get(Database).transaction(self._tenant_id) as uow:
-            scope = Scope(
-                self._tenant_id,
-                Actor(ActorKind.USER, self._user_id),
-                uow,
-                self._services.get(Clock),  # type: ignore[type-abstract]  # services are found by their protocol
-                self._services,
-                user_id=self._user_id,
-            )
+        actor = Actor(ActorKind.USER, self._user_id)
+        async with open_scope(self._services, self._tenant_id, actor, user_id=self._user_id) as scope:
             run = present(await find_run(scope, run_id))
             message = await views.find_message(scope, self._sent.session_id, self._sent.run.reply_id)
         if message is None:

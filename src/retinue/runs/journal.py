@@ -16,9 +16,9 @@ from uuid import UUID
 
 from retinue import approvals, metering
 from retinue.agents import AgentDefinition
-from retinue.database import Database
+from retinue.database import open_scope
 from retinue.dispatch import Dispatcher, Stopped
-from retinue.kernel import Actor, ActorKind, BudgetExhausted, Clock, Conflict, Scope, Services, Unavailable
+from retinue.kernel import Actor, ActorKind, BudgetExhausted, Conflict, Scope, Services, Unavailable
 from retinue.ledger import Event, append, read_stream
 from retinue.live import Live
 from retinue.runs import lanes
@@ -97,16 +97,11 @@ class Journal:
         """Open a transaction in which the agent acts within its user's rights."""
         requested = self.state.requested
         assert requested is not None
-        async with self.services.get(Database).transaction(self.tenant_id) as uow:
-            yield Scope(
-                self.tenant_id,
-                Actor(ActorKind.AGENT, requested.agent_id),
-                uow,
-                self.services.get(Clock),  # type: ignore[type-abstract]  # services are found by their protocol
-                self.services,
-                user_id=requested.owner_id,
-                trace_id=self.trace_id,
-            )
+        actor = Actor(ActorKind.AGENT, requested.agent_id)
+        async with open_scope(
+            self.services, self.tenant_id, actor, user_id=requested.owner_id, trace_id=self.trace_id
+        ) as scope:
+            yield scope
 
     async def record(self, *facts: Event) -> None:
         """Write ``facts`` and what follows from them.

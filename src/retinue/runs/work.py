@@ -12,7 +12,7 @@ from uuid import UUID
 
 from retinue import approvals, metering
 from retinue.agents import AgentDefinition, definition
-from retinue.database import Database
+from retinue.database import open_scope
 from retinue.dispatch import Activation, Dispatcher, HandOver, Stopped
 from retinue.kernel import Actor, ActorKind, BudgetExhausted, Clock, Fault, NotFound, Scope, Services, Settings
 from retinue.ledger import Event, read_stream
@@ -115,14 +115,7 @@ class _Claimed:
 
 async def _claim(services: Services, tenant_id: UUID, run_id: UUID) -> _Claimed | None:
     """Record the run's next activation by this worker; None when it cannot go on, or somebody else has it."""
-    async with services.get(Database).transaction(tenant_id) as uow:
-        scope = Scope(
-            tenant_id,
-            Actor(ActorKind.SYSTEM),
-            uow,
-            services.get(Clock),  # type: ignore[type-abstract]  # services are found by their protocol
-            services,
-        )
+    async with open_scope(services, tenant_id) as scope:
         run = await find_run(scope, run_id, lock=True)
         scope.user_id = run.owner_id
         closed = await lanes.is_closed(scope, run.agent_id)
@@ -278,15 +271,8 @@ class _Drive:
         """Read what does not change while the run goes on: definition, history, keys."""
         requested = state.requested
         assert requested is not None
-        async with self.services.get(Database).transaction(self.tenant_id) as uow:
-            scope = Scope(
-                self.tenant_id,
-                Actor(ActorKind.AGENT, requested.agent_id),
-                uow,
-                self.services.get(Clock),  # type: ignore[type-abstract]  # services are found by their protocol
-                self.services,
-                user_id=requested.owner_id,
-            )
+        actor = Actor(ActorKind.AGENT, requested.agent_id)
+        async with open_scope(self.services, self.tenant_id, actor, user_id=requested.owner_id) as scope:
             agent = await definition(scope, requested.agent_id, requested.agent_version)
             if self.budgeted is None:
                 self.broke = await self._check_budget(scope, requested.agent_id)
