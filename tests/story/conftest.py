@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -30,6 +32,8 @@ async def story(
     settings: dict[str, Any] = effect_settings(
         file, OPENAI_BASE_URL=model.base_url, OPENAI_API_KEY="stub-key", RETINUE_DEFAULT_MODEL="openai:stub-0ms"
     )
+    settings["RETINUE_MCP_STDIO"] = "true"
+    settings["PYTHONPATH"] += f"{os.pathsep}{Path(__file__).parent / 'plugin'}"
     async with running_server(postgres, **settings) as server:
         yield Story(server, model, file)
 
