@@ -14,7 +14,7 @@ from retinue import approvals, metering
 from retinue.agents import AgentDefinition, definition
 from retinue.database import open_scope
 from retinue.dispatch import Activation, Dispatcher, HandOver, Stopped
-from retinue.kernel import Actor, ActorKind, BudgetExhausted, Clock, Fault, NotFound, Scope, Services, Settings
+from retinue.kernel import Actor, ActorKind, BudgetExhausted, Clock, Fault, NotFound, Scope, Services, Settings, span
 from retinue.ledger import Event, read_stream
 from retinue.live import Frame, Live
 from retinue.providers import (
@@ -96,7 +96,8 @@ def _begin(
     """Advance a run in the background; ``budgeted`` None: it is not known whether a budget applies."""
 
     async def drive(activation: Activation) -> None:
-        await _Drive(services, tenant_id, run_id, activation, budgeted).run(state, trace_id)
+        with span("invoke_agent", trace_id=trace_id, attributes={"gen_ai.operation.name": "invoke_agent"}):
+            await _Drive(services, tenant_id, run_id, activation, budgeted).run(state, trace_id)
 
     services.get(Dispatcher).spawn(ADVANCE, tenant_id, run_id, drive)
 
@@ -370,13 +371,15 @@ class _Drive:
         requested = self.journal.state.requested
         assert requested is not None
         amount = self.services.get(Providers).estimate(request, self.credentials)
-        try:
-            async with self.journal.scope() as scope:
+        refused: BudgetExhausted | None = None
+        async with self.journal.scope() as scope:
+            try:
                 await metering.reserve(scope, agent_id=requested.agent_id, run_id=self.run_id, step=step, amount=amount)
-        except BudgetExhausted as fault:
-            await self.journal.record(RunFailed(kind="budget", detail=fault.detail, step=step))
-            return False
-        return True
+            except BudgetExhausted as fault:
+                refused = fault  # inside the scope, which commits: that the budget is used up is a fact to keep
+        if refused is not None:
+            await self.journal.record(RunFailed(kind="budget", detail=refused.detail, step=step))
+        return refused is None
 
     async def _ask(self, step: int, request: ModelRequest) -> ModelAnswer:
         return await self.services.get(Providers).ask(
@@ -443,7 +446,8 @@ class _Drive:
             await self.journal.record(ToolCompleted(call_id=call.call_id, tool=call.tool, content=text, failed=True))
             return
         began = time.monotonic()
-        outcome = await tool.run(self._context(call), call.parsed())
+        with span("execute_tool", attributes={"gen_ai.tool.name": tool.name, "gen_ai.tool.call.id": call.call_id}):
+            outcome = await tool.run(self._context(call), call.parsed())
         if outcome.uncertain and not tool.labels.repeatable:
             await self.journal.record(ToolUnknown(call_id=call.call_id, tool=call.tool))
             return
