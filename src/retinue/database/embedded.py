@@ -158,7 +158,15 @@ class EmbeddedPostgres:
     async def stop(self) -> None:
         """Let go of the server; it stops when no other process uses it."""
         if self._server is not None:
+            self._forget_the_dead()
             await asyncio.to_thread(self._server.cleanup)
+
+    def _forget_the_dead(self) -> None:
+        """Take killed processes off the library's list of users, or the server would never stop again."""
+        users = self._server.global_process_id_list
+        for pid in users.get_and_remove(0):  # removes nothing, returns the list
+            if not psutil.pid_exists(pid):
+                users.get_and_remove(pid)
 
     def lock_folder(self) -> None:
         """Claim the data folder for one server; the claim ends with this process, however it ends.
