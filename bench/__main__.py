@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -46,6 +47,10 @@ async def measure(group: Group, bench: Bench) -> list[Row]:
 async def run(groups: Sequence[Group], folder: Path, *, quick: bool, console: Console) -> list[Row]:
     """Measure the groups one after the other."""
     rows: list[Row] = []
+    task = asyncio.current_task()
+    if task is not None:
+        # So that a run that is ended in good order leaves no server behind.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     # The log of the stub is kept short: it is part of the load, and only the crash rows read it.
     with without_proxies(), ModelServerProcess(keep=200) as stub:
         bench = Bench(folder, stub, quick=quick)
@@ -116,6 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 console.print(f"{group.name}: {goal.name} ({goal.says})", highlight=False, markup=False)
         return 0
     about = machine()
+    if about["load_before"] > about["cores"] / 4:
+        console.print(f"This machine is busy (load {about['load_before']}): its numbers will be worse than they are.")
     folder = Path(tempfile.mkdtemp(prefix="retinue-bench-"))
     # The embedded PostgreSQL runs as another user when started by root, and has to get at its folder.
     folder.chmod(0o755)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import msgspec
 
 ROOT = Path(__file__).resolve().parent.parent
-# A result can be long: one number for every delivery of a thousand streams.
-_LINE_LIMIT = 256 * 2**20
 
 
 class LoadFailed(Exception):
@@ -19,45 +19,56 @@ class LoadFailed(Exception):
 
 
 class Load:
-    """A running load program. `ready` waits for its set-up, `go` lets it work and returns its result."""
+    """A running load program. `ready` waits for its set-up, `go` lets it work and returns its result.
 
-    def __init__(self, process: asyncio.subprocess.Process, timeout: float) -> None:
+    A plain subprocess read in a thread: asyncio's own subprocess streams end the output, perhaps with data still in
+    it, when the process closes its input by ending (SubprocessStreamProtocol.pipe_connection_lost in Python 3.11).
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], errors: IO[bytes], timeout: float) -> None:
         self._process = process
+        self._errors = errors
         self._timeout = timeout
 
     @classmethod
     async def start(cls, module: str, order: msgspec.Struct, *, timeout: float = 300.0) -> Self:
         """Start `python -m module` with its order; `timeout` seconds bound its set-up and its work each."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            module,
+        errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed by stop(): it lives as long as the process
+        process = await asyncio.to_thread(
+            subprocess.Popen,
+            [sys.executable, "-m", module],
             cwd=ROOT,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=_LINE_LIMIT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
         )
-        load = cls(process, timeout)
+        load = cls(process, errors, timeout)
         load._tell(msgspec.json.encode(order))
         return load
 
     def _tell(self, line: bytes) -> None:
         if self._process.stdin is None:
             raise LoadFailed("the program has no input")
-        self._process.stdin.write(line + b"\n")
+        try:
+            self._process.stdin.write(line + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            # It has ended already; reading its answer says why.
+            return
 
     async def _line(self) -> bytes:
         if self._process.stdout is None:
             raise LoadFailed("the program has no output")
         try:
-            line = await asyncio.wait_for(self._process.stdout.readline(), self._timeout)
+            line = await asyncio.wait_for(asyncio.to_thread(self._process.stdout.readline), self._timeout)
         except TimeoutError:
             await self.stop()
             raise LoadFailed(f"no answer within {self._timeout:g} s") from None
-        if not line:
-            _, error = await self._process.communicate()
-            raise LoadFailed(error.decode(errors="replace").strip()[-600:] or "it ended without a word")
+        if not line.endswith(b"\n"):
+            status = await asyncio.to_thread(self._process.wait, self._timeout)
+            self._errors.seek(0)
+            said = self._errors.read().decode(errors="replace").strip()[-600:] or "it said nothing"
+            raise LoadFailed(f"it ended with status {status}: {said}")
         return line
 
     async def ready(self) -> None:
@@ -68,14 +79,16 @@ class Load:
         """Let it work; return its result. Raises LoadFailed."""
         self._tell(b"go")
         result: dict[str, Any] = msgspec.json.decode(await self._line())
-        await self._process.wait()
         return result
 
     async def stop(self) -> None:
-        """End the program if it still runs."""
-        if self._process.returncode is None:
+        """End the program if it still runs, and close what is left of it."""
+        if self._process.poll() is None:
             self._process.kill()
-            await self._process.wait()
+        await asyncio.to_thread(self._process.wait)
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            if stream is not None:
+                stream.close()
 
 
 async def run_load(module: str, order: msgspec.Struct, *, timeout: float = 300.0) -> dict[str, Any]:

@@ -72,6 +72,20 @@ class Server:
     async def start(self) -> float:
         """Start it; return the seconds until it was ready. Raises StartFailed."""
         started = time.monotonic()
+        await self.spawn()
+        while not await self._is_ready():
+            if self._has_ended() or time.monotonic() - started > _START_SECONDS:
+                await self.stop()
+                raise StartFailed(self.last_words())
+            await asyncio.sleep(_POLL_SECONDS)
+        self.ready_seconds = time.monotonic() - started
+        return self.ready_seconds
+
+    def _has_ended(self) -> bool:
+        return self._process is not None and self._process.returncode is not None
+
+    async def spawn(self) -> None:
+        """Start the process and do not wait for it to be ready."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self.command,
@@ -81,13 +95,6 @@ class Server:
                 stdout=log,
                 stderr=log,
             )
-        while not await self._is_ready():
-            if self._process.returncode is not None or time.monotonic() - started > _START_SECONDS:
-                await self.stop()
-                raise StartFailed(self.last_words())
-            await asyncio.sleep(_POLL_SECONDS)
-        self.ready_seconds = time.monotonic() - started
-        return self.ready_seconds
 
     async def _is_ready(self) -> bool:
         try:
@@ -103,9 +110,9 @@ class Server:
         return status.startswith(b"HTTP/1.1 200")
 
     def last_words(self) -> str:
-        """Return the end of its log."""
-        text = self.log.read_text(encoding="utf-8", errors="replace").strip() if self.log.exists() else ""
-        return text[-500:] or "it said nothing"
+        """Return the last line of its log."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n") if self.log.exists() else []
+        return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "it said nothing")
 
     async def kill(self) -> None:
         """End it at once, as `kill -9` does; its database stays."""
@@ -142,9 +149,9 @@ def floor_server(folder: Path, model_environment: dict[str, str]) -> Server:
     return Server(command, port, model_environment, folder / "floor.log", data)
 
 
-def product_server(folder: Path, model_environment: dict[str, str], name: str = "product") -> Server:
+def product_server(folder: Path, model_environment: dict[str, str], *options: str) -> Server:
     """Return the product as a user starts it, with its data in the folder and no limits of requests."""
-    port, data = free_port(), folder / name
+    port, data = free_port(), folder / "product"
     environment = {
         **model_environment,
         "RETINUE_DATA": str(data),
@@ -155,8 +162,14 @@ def product_server(folder: Path, model_environment: dict[str, str], name: str = 
         "RETINUE_ACCESS_TOKEN_SECONDS": "86400",
         "RETINUE_LOG_LEVEL": "warning",
     }
-    command = [str(Path(sys.executable).parent / "retinue"), "serve"]
-    return Server(command, port, environment, folder / f"{name}.log", data / "postgres")
+    command = [str(Path(sys.executable).parent / "retinue"), "serve", *options]
+    return Server(command, port, environment, folder / "product.log", data / "postgres")
+
+
+def worker(server: Server, folder: Path) -> Server:
+    """Return a worker beside a product server that was told to have none; it has no port to be ready on."""
+    command = [server.command[0], "worker"]
+    return Server(command, 0, server.environment, folder / "worker.log")
 
 
 def sse_server(folder: Path, rate: float) -> Server:

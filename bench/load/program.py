@@ -7,6 +7,7 @@ its result as one JSON line. What lies before `ready` is set-up and is not measu
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import sys
 import time
@@ -17,6 +18,17 @@ import msgspec
 import uvloop
 
 Order = TypeVar("Order", bound=msgspec.Struct)
+
+
+def _say(line: bytes) -> None:
+    """Write a line to the harness, whole.
+
+    `sys.stdout` does not try again after a short write when Python runs unbuffered, and a write to a pipe can be short
+    here: the event loop's io_uring interrupts it.
+    """
+    rest = memoryview(line + b"\n")
+    while rest:
+        rest = rest[os.write(sys.stdout.fileno(), rest) :]
 
 
 class Program(ABC, Generic[Order]):
@@ -43,13 +55,11 @@ class Program(ABC, Generic[Order]):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         order: Any = msgspec.json.decode(sys.stdin.readline(), type=cls.order_type)
         result = uvloop.run(cls(order)._run())
-        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
-        sys.stdout.flush()
+        _say(msgspec.json.encode(result))
 
     async def _run(self) -> dict[str, Any]:
         await self.prepare()
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
+        _say(b"ready")
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
         cpu, started = time.process_time(), time.monotonic()
         result = await self.work()

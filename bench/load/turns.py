@@ -99,6 +99,8 @@ class FloorClient(Client):
 
     async def turn(self, session: int) -> bool:
         body = {"session": self._sessions[session], "agent": self.seat.agent, "content": self.order.text}
+        if self._connection.lost.is_set():
+            self._connection = await Connection.open(self.order.port, self._events.feed)
         status, _ = await self._connection.request("POST", "/chat", orjson.dumps(body))
         ended, self._ended = self._ended, b""
         return status == 200 and ended == b"done"
@@ -142,6 +144,9 @@ class ProductClient(Client):
     async def turn(self, session: int) -> bool:
         body = {"content": self.order.text, "target_agent": self.seat.agent}
         path = f"/v1/my/chat/{self._sessions[session]}/messages"
+        if self._connection.lost.is_set():
+            # The server has closed it because nothing came for a while.
+            self._connection = await Connection.open(self.order.port)
         status, answer = await self._connection.request("POST", path, orjson.dumps(body), self._headers)
         if status != 202:
             raise ConnectionLost(f"{path} answered {status}: {answer[:300]!r}")

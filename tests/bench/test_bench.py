@@ -152,5 +152,8 @@ async def test_a_load_program_that_breaks_says_why() -> None:
         streams: str = "many"
 
     load = await Load.start("bench.load.streams", Nonsense())
-    with pytest.raises(LoadFailed, match="ValidationError"):
-        await load.ready()
+    try:
+        with pytest.raises(LoadFailed, match="ValidationError"):
+            await load.ready()
+    finally:
+        await load.stop()
