@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -46,9 +47,16 @@ def retinue(home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
 
 @pytest.fixture
-def embedded(home: Path) -> Iterator[Path]:
+def open_folder() -> Iterator[Path]:
+    """A folder outside pytest's own, which pytest closes to the user that PostgreSQL runs as when tests run as root."""
+    with tempfile.TemporaryDirectory(prefix="retinue-test-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def embedded(home: Path, open_folder: Path) -> Iterator[Path]:
     """A data folder; whatever database is left in it is stopped afterwards."""
-    folder = home / "data"
+    folder = open_folder / "data"
     yield folder
     pid_file = folder / "postgres" / "postmaster.pid"
     if pid_file.exists():
@@ -382,8 +390,8 @@ def _processes_on(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_demo_shows_a_whole_journey(home: Path) -> None:
-    data = home / "stage"
+def test_the_demo_shows_a_whole_journey(home: Path, open_folder: Path) -> None:
+    data = open_folder / "stage"
     command = [str(RETINUE), "demo", str(_text_folder(home)), "--data", str(data)]
     ended = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=200)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -395,17 +403,14 @@ def test_the_demo_shows_a_whole_journey(home: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.fault
-def test_the_crash_demo_proves_that_nothing_is_lost_or_repeated(home: Path) -> None:
-    temporary = home / "tmp"
-    temporary.mkdir()
-    temporary.chmod(0o755)
+def test_the_crash_demo_proves_that_nothing_is_lost_or_repeated(home: Path, open_folder: Path) -> None:
     ended = subprocess.run(
         [str(RETINUE), "demo", str(_text_folder(home)), "--crash", "--json"],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
         timeout=200,
-        env={**os.environ, "TMPDIR": str(temporary)},
+        env={**os.environ, "TMPDIR": str(open_folder)},
     )
     assert ended.returncode == 0, ended.stderr
     result = json.loads(ended.stdout)
@@ -415,8 +420,8 @@ def test_the_crash_demo_proves_that_nothing_is_lost_or_repeated(home: Path) -> N
     assert (result["model_calls"], result["repeated_model_calls"], result["effects_once"]) == (4, 0, True)
     assert 0 < result["takeover_s"] < 20
     assert ended.stderr.count("kill -9") >= 3
-    assert [entry.name for entry in temporary.iterdir() if entry.name.startswith("retinue-")] == []
-    assert _processes_on(temporary) == []
+    assert [entry.name for entry in open_folder.iterdir() if entry.name.startswith("retinue-")] == []
+    assert _processes_on(open_folder) == []
 
 
 def _told(**changes: Any) -> Told:

@@ -125,18 +125,25 @@ class Story(RuleBasedStateMachine):
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return Stage.loop.run_until_complete(work)
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(asks=st.lists(st.booleans(), min_size=4, max_size=6))
+    def begin(self, asks: list[bool]) -> None:
+        """Begin with more than the lane takes at once, so that no step is wasted on an empty server."""
+
         async def begin() -> None:
             self.ada = await Stage.server.person()
             limits = {"concurrency": CONCURRENCY, "queue": QUEUE}
             self.agent = await self.ada.agent(tools=["ask_user"], limits=limits)
 
         self.do(begin())
+        for number, one in enumerate(asks):
+            self._send(number % SESSIONS, one, interrupt=False)
 
     @rule(session=st.integers(0, SESSIONS - 1), asks=st.booleans(), interrupt=st.booleans())
     def send(self, session: int, asks: bool, interrupt: bool) -> None:
         """Say something in a session; when it is its turn, the answer is held, or the run asks a person first."""
+        self._send(session, asks, interrupt)
+
+    def _send(self, session: int, asks: bool, interrupt: bool) -> None:
         active = self.world.active.get(session)
         hold = f"hold{uuid4().hex[:12]}"
         first = '!tool ask_user {"question": "Well?"}\n' if asks else ""

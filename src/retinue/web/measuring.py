@@ -1,4 +1,4 @@
-"""Numbers that are looked up when somebody asks for ``/metrics``: connections, the queue, how far behind the feed is."""
+"""Numbers that are looked up when somebody asks for ``/metrics``: connections, the queue, how far the feed is."""
 
 from __future__ import annotations
 

@@ -16,6 +16,11 @@ def _die_if_deadly() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _note(line: str) -> None:
+    with Path(os.environ["TEST_EFFECTS_FILE"]).open("a") as file:
+        file.write(f"{line}\n")
+
+
 @tool(effect=Effect.READ, output=Trust.TRUSTED, idempotent=True)
 async def look_and_die() -> str:
     """Look at something that takes the process down."""
@@ -26,8 +31,7 @@ async def look_and_die() -> str:
 @tool(effect=Effect.WRITE, output=Trust.TRUSTED)
 async def act_and_die(context: ToolContext) -> str:
     """Do something once, and be gone before anybody knows."""
-    with Path(os.environ["TEST_EFFECTS_FILE"]).open("a") as file:
-        file.write(f"act {context.idempotency_key}\n")
+    _note(f"act {context.idempotency_key}")
     _die_if_deadly()
     return "acted"
 
