@@ -144,7 +144,7 @@ async def test_unknown_paths_and_methods(house: House, ann: Person) -> None:
         assert bad["errors"] == [{"field": "cursor", "message": "cursor: the character NUL is not allowed in text."}]
 
 
-@pytest.mark.parametrize("note_id", ["1", str(uuid4()), "x" * 3000, "%F0%9F%8E%89", "%ff"])
+@pytest.mark.parametrize("note_id", ["1", str(UUID(int=8)), "x" * 3000, "%F0%9F%8E%89", "%ff"])
 async def test_malformed_ids_look_like_missing_things(house: House, ann: Person, note_id: str) -> None:
     async with house.client(ann) as client:
         assert problem(await client.get(f"{NOTES}/{note_id}"), 404, "not-found")["detail"] == "There is no such note."

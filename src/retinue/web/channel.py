@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 _CHUNK_BYTES = 200_000  # handed on at once, so that a burst does not outrun the ring
 _OLDEST_SECONDS = 30.0
 _REACH_SECONDS = 10.0
+_STUMBLE_SECONDS = 0.5
 # After these, a run's text is an event or never will be one.
 _ENDS_TEXT = frozenset({"message_created", "run_completed", "run_failed"})
 
@@ -163,9 +164,11 @@ class Channel:
             self._woken.clear()
             try:
                 await self._take(events)
-            except Fault:
-                # The database is away. The feed wakes us when it is back; this is the net underneath.
-                await asyncio.sleep(0.5)
+            except Exception as error:
+                # The database is away, as a rule. Whatever it is: a pump that ends would leave streams open and silent.
+                if not isinstance(error, Fault):
+                    log.exception("the streams of a tenant stumbled; they go on")
+                await asyncio.sleep(_STUMBLE_SECONDS)
                 self._woken.set()
 
     async def _take(self, events: Subscription) -> None:
