@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
@@ -43,19 +44,28 @@ def serve(
     async def main(stop: asyncio.Event) -> None:
         async with opened(settings, serve=True, work=not no_worker) as house:
             with listener(settings) as sock:
-                if not stop.is_set():
-                    _announce(house, sock, first=first, as_json=as_json)
-                    await _answer(house, sock)
+                await _answer(house, sock, stop, lambda: _announce(house, sock, first=first, as_json=as_json))
 
     run_until_stopped(main)
 
 
-async def _answer(house: House, sock: socket.socket) -> None:
+async def _answer(house: House, sock: socket.socket, stop: asyncio.Event, ready: Callable[[], None]) -> None:
     """Answer requests until SIGINT or SIGTERM."""
     from retinue.web import Server
 
     server = Server(house.app(), house.settings, graceful_seconds=_REQUEST_SECONDS)
-    await server.serve(sockets=[sock])
+
+    async def heed() -> None:
+        # The server takes signals for itself, but one may have come before it did.
+        await stop.wait()
+        server.should_exit = True
+
+    heeding = asyncio.create_task(heed())
+    try:
+        ready()
+        await server.serve(sockets=[sock])
+    finally:
+        heeding.cancel()
 
 
 def listener(settings: Settings) -> socket.socket:
