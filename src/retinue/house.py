@@ -191,7 +191,11 @@ class House:
                 return fault.detail
             return None
 
+        async def worker_beats() -> str | None:
+            return self.services.get(Dispatcher).complaint()
+
         health.add("database", database_answers)
+        health.add("worker", worker_beats)
 
         @asynccontextmanager
         async def lifespan(_app: Any) -> AsyncIterator[None]:

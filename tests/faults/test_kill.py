@@ -102,7 +102,10 @@ async def test_killed_workers_lose_and_repeat_nothing(postgres: Cluster, tmp_pat
 
 def test_the_check_sees_a_lost_and_a_repeated_effect(tmp_path: Path) -> None:
     effects = tmp_path / "effects"
-    done = [{"type": "tool.completed", "data": {"call_id": "c1", "tool": "note_once"}}, {"type": "model.responded", "data": {"step": 1}}]
+    done = [
+        {"type": "tool.completed", "data": {"call_id": "c1", "tool": "note_once"}},
+        {"type": "model.responded", "data": {"step": 1}},
+    ]
     effects.write_text("once r1:c1 a\n")
     assert problems(effects, {"r1": done}) == []
     effects.write_text("once r1:c1 a\nonce r1:c1 a\n")

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import platform
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
@@ -122,6 +123,7 @@ class Dispatcher:
         self._room = asyncio.Condition()
         self.worker_id = new_id()
         self.peers = 1
+        self._last_beat = 0.0
 
     def register(self, kind: str, work: Work) -> None:
         """Say what is done for wake-ups of ``kind``: ``work`` claims the subject, spawns and returns soon."""
@@ -177,6 +179,13 @@ class Dispatcher:
     def running(self) -> int:
         """How many activations this process holds."""
         return len(self._held)
+
+    def complaint(self) -> str | None:
+        """Say in one line why this process could be taken for dead by the others; None when all is well."""
+        silent = time.monotonic() - self._last_beat
+        if silent > self._settings.beat_seconds + self._settings.dead_after_seconds:
+            return f"no beat reached the database for {silent:.0f} s"
+        return None
 
     # Activations
 
@@ -285,6 +294,7 @@ class Dispatcher:
                 psutil.Process().create_time(),
                 self._works,
             )
+        self._last_beat = time.monotonic()
 
     async def _leave(self) -> None:
         async with self._database.routing(transaction=True) as queries:
@@ -311,6 +321,7 @@ class Dispatcher:
                 await self._come_back()
                 return
             self.peers = rows[0][0]
+            self._last_beat = time.monotonic()
             self._services.get(Feed).alone = self.peers == 1
             if self._held and self.peers > 1:
                 for row in await queries.fetch(
