@@ -64,11 +64,10 @@ async def test_requests_of_one_user_are_counted_and_limited(postgres: Cluster) -
 
 @asynccontextmanager
 async def _split(postgres: Cluster, model: ModelServer, **settings: str) -> AsyncIterator[RunningServer]:
-    """Start an API process that runs nothing, and two workers."""
+    """Start an API process that runs nothing, and a worker."""
     given: dict[str, Any] = {"OPENAI_BASE_URL": model.base_url, "RETINUE_DEFAULT_MODEL": "openai:stub-0ms", **settings}
     async with running_server(postgres, worker=False, **given) as server:
-        for _ in range(2):
-            server.start_worker()
+        server.start_worker()
         yield server
 
 
