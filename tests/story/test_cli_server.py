@@ -424,6 +424,21 @@ def test_the_crash_demo_proves_that_nothing_is_lost_or_repeated(home: Path, open
     assert _processes_on(open_folder) == []
 
 
+@pytest.mark.fault
+def test_a_demo_that_is_killed_leaves_no_process_behind(home: Path, open_folder: Path) -> None:
+    data = open_folder / "stage"
+    command = [str(RETINUE), "demo", str(_text_folder(home)), "--data", str(data), "-q", "hello"]
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+    assert demo.stdout is not None
+    assert any("Signing up" in line for line in demo.stdout)
+    demo.kill()
+    demo.communicate(timeout=20)
+    deadline = time.monotonic() + 60
+    while _processes_on(data) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert _processes_on(data) == []
+
+
 def _told(**changes: Any) -> Told:
     arguments = {"path": "summary.md", "content": "Tea is at four."}
     events = [

@@ -59,10 +59,11 @@ class Stage:
 
     def begin(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a command of this program; see :meth:`when_ready`."""
+        options = ("--json", "--until-stdin-closes", "--data", str(self.data))
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "retinue.cli", *arguments, "--json", "--data", str(self.data)],
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", "retinue.cli", *arguments, *options],
+                stdin=subprocess.PIPE,  # ends with the demo, also when that is killed, and then they end
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=self.data,  # no .env and no retinue.toml of somebody else
@@ -97,8 +98,9 @@ class Stage:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(_STOP_SECONDS)
-            if process.stdout is not None:
-                process.stdout.close()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
         self._stop_database()
 
     def _stop_database(self) -> None:

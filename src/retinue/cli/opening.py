@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from retinue.cli.failures import ExitCode, Failure
 
@@ -15,6 +19,11 @@ if TYPE_CHECKING:
     from retinue.kernel import Settings
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+UntilStdinCloses = Annotated[
+    bool,
+    typer.Option("--until-stdin-closes", help="Stop when standard input ends, so when the parent does.", hidden=True),
+]
 
 
 def watch(settings: Settings) -> None:
@@ -65,8 +74,12 @@ def about_the_database(error: Exception) -> Failure:
     return Failure(f"The database refuses: {error}")
 
 
-def run_until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+def run_until_stopped(
+    main: Callable[[asyncio.Event], Coroutine[Any, Any, None]], *, until_stdin_closes: bool = False
+) -> None:
     """Run ``main`` on uvloop; SIGINT and SIGTERM set the event it is given and do nothing else.
+
+    So does the end of standard input, with ``until_stdin_closes``.
 
     The handlers are plain ones, so that a server that takes signals for itself and passes them on when it has ended
     finds them again instead of the default, which would end the process at once.
@@ -81,9 +94,22 @@ def run_until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
         for number in _SIGNALS:
             signal.signal(number, wanted)
+        if until_stdin_closes:
+            _at_end_of_stdin(loop, stop.set)
         await _unless(stop, main(stop))
 
     uvloop.run(body())
+
+
+def _at_end_of_stdin(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> None:
+    descriptor = sys.stdin.fileno()
+
+    def readable() -> None:
+        if not os.read(descriptor, 4096):
+            loop.remove_reader(descriptor)
+            act()
+
+    loop.add_reader(descriptor, readable)
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:

@@ -16,7 +16,7 @@ import typer
 from retinue import __version__
 from retinue.cli.configuration import Data, load_settings
 from retinue.cli.failures import Failure
-from retinue.cli.opening import opened, run_until_stopped, watch
+from retinue.cli.opening import UntilStdinCloses, opened, run_until_stopped, watch
 from retinue.cli.remote import default_server
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def serve(
     data: Data = None,
     no_worker: Annotated[bool, typer.Option("--no-worker", help="Only answer HTTP; see `retinue worker`.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Say that it is ready as one line of JSON.")] = False,
+    until_stdin_closes: UntilStdinCloses = False,
 ) -> None:
     """Start the server. Ctrl-C stops it within 10 seconds; what was accepted goes on at the next start."""
     settings = load_settings(host=host, port=port, data=data)
@@ -46,7 +47,7 @@ def serve(
             with listener(settings) as sock:
                 await _answer(house, sock, stop, lambda: _announce(house, sock, first=first, as_json=as_json))
 
-    run_until_stopped(main)
+    run_until_stopped(main, until_stdin_closes=until_stdin_closes)
 
 
 async def _answer(house: House, sock: socket.socket, stop: asyncio.Event, ready: Callable[[], None]) -> None:

@@ -11,12 +11,13 @@ from typing import Annotated
 import typer
 
 from retinue.cli.configuration import Data, load_settings
-from retinue.cli.opening import opened, run_until_stopped, watch
+from retinue.cli.opening import UntilStdinCloses, opened, run_until_stopped, watch
 
 
 def worker(
     data: Data = None,
     as_json: Annotated[bool, typer.Option("--json", help="Say that it is ready as one line of JSON.")] = False,
+    until_stdin_closes: UntilStdinCloses = False,
 ) -> None:
     """Start a worker beside a server, on this machine or another one that reaches the same database.
 
@@ -37,7 +38,7 @@ def worker(
             sys.stdout.flush()
             await stop.wait()
 
-    run_until_stopped(main)
+    run_until_stopped(main, until_stdin_closes=until_stdin_closes)
 
 
 def add_to(program: typer.Typer) -> None:
