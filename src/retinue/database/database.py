@@ -35,7 +35,7 @@ async def _keep_as_is(connection: object) -> None:
 class Database:
     """Connections to one PostgreSQL database as ``retinue_app``, which row-level security binds."""
 
-    def __init__(self, dsn: str, *, size: int = 16, acquire_seconds: float = 10.0) -> None:
+    def __init__(self, dsn: str, *, size: int = 16, acquire_seconds: float = 20.0) -> None:
         self.dsn = dsn
         self._size = size
         self._acquire_seconds = acquire_seconds

@@ -19,6 +19,11 @@ from retinue.web.connection import ABORT
 from retinue.web.streams import Streams
 
 
+# Longer than the minute that proxies keep an idle connection: who closes first must not be this side, or a request
+# meets a connection that is just going away.
+_KEEP_ALIVE_SECONDS = 75
+
+
 class _Http(HttpToolsProtocol):
     """Lets the application drop a connection."""
 
@@ -55,6 +60,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,  # tracing.py writes a better one
                 server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=graceful_seconds,
             )
         )
