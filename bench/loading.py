@@ -67,8 +67,8 @@ class Load:
         if not line.endswith(b"\n"):
             status = await asyncio.to_thread(self._process.wait, self._timeout)
             self._errors.seek(0)
-            said = self._errors.read().decode(errors="replace").strip()[-600:] or "it said nothing"
-            raise LoadFailed(f"it ended with status {status}: {said}")
+            *_, said = self._errors.read().decode(errors="replace").strip().rsplit("\n", 1)
+            raise LoadFailed(f"it ended with status {status}: {said[:400] or 'it said nothing'}")
         return line
 
     async def ready(self) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import cast
 
 import httptools
+
+# Servers close a connection after some seconds without a request (uvicorn: five); a request sent then is lost.
+_IDLE_SECONDS = 2.0
 
 
 class ConnectionLost(Exception):
@@ -23,6 +27,7 @@ class Connection(asyncio.Protocol):
         self._started: asyncio.Future[int] | None = None
         self._body: list[bytes] = []
         self._parser = httptools.HttpResponseParser(self)
+        self._used = time.monotonic()
         self.lost = asyncio.Event()
 
     @classmethod
@@ -45,6 +50,10 @@ class Connection(asyncio.Protocol):
         self._send("GET", path, b"", headers)
         return await self._started
 
+    def is_stale(self) -> bool:
+        """Whether the server has closed the connection, or may be about to because nothing came for a while."""
+        return self.lost.is_set() or time.monotonic() - self._used > _IDLE_SECONDS
+
     def _send(self, method: str, path: str, body: bytes, headers: dict[str, str] | None) -> None:
         if self._transport is None:
             raise ConnectionLost
@@ -52,6 +61,7 @@ class Connection(asyncio.Protocol):
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         if body or method != "GET":
             lines += ["content-type: application/json", f"content-length: {len(body)}"]
+        self._used = time.monotonic()
         self._transport.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
 
     def pause(self) -> None:

@@ -17,8 +17,8 @@ _RATE = 1000
 async def _measure(bench: Bench) -> Results:
     seconds, tenant = 2.0 if bench.quick else 6.0, uuid4()
     async with cluster(bench.scratch("feed") / "product") as product:
-        writing = FeedOrder(dsn=product.dsn(), tenant=tenant, seconds=seconds, rate=_RATE)
-        following = FeedOrder(dsn=product.dsn(), tenant=tenant, seconds=seconds, rate=0)
+        writing = FeedOrder(dsn=product.dsn(), tenant=tenant, seconds=seconds, rate=_RATE, append=True)
+        following = FeedOrder(dsn=product.dsn(), tenant=tenant, seconds=seconds, rate=_RATE, append=False)
         writer = await Load.start("bench.product.feed", writing)
         await writer.ready()
         follower = await Load.start("bench.product.feed", following)

@@ -99,7 +99,8 @@ class FloorClient(Client):
 
     async def turn(self, session: int) -> bool:
         body = {"session": self._sessions[session], "agent": self.seat.agent, "content": self.order.text}
-        if self._connection.lost.is_set():
+        if self._connection.is_stale():
+            self._connection.close()
             self._connection = await Connection.open(self.order.port, self._events.feed)
         status, _ = await self._connection.request("POST", "/chat", orjson.dumps(body))
         ended, self._ended = self._ended, b""
@@ -144,8 +145,8 @@ class ProductClient(Client):
     async def turn(self, session: int) -> bool:
         body = {"content": self.order.text, "target_agent": self.seat.agent}
         path = f"/v1/my/chat/{self._sessions[session]}/messages"
-        if self._connection.lost.is_set():
-            # The server has closed it because nothing came for a while.
+        if self._connection.is_stale():
+            self._connection.close()
             self._connection = await Connection.open(self.order.port)
         status, answer = await self._connection.request("POST", path, orjson.dumps(body), self._headers)
         if status != 202:
@@ -168,8 +169,9 @@ class Turns(Program[TurnOrder]):
         self._firsts: list[float] = []
         self._failures: list[str] = []
         self._clients = [kind(self.order, seat) for seat in self.order.seats]
-        # One more session than the turns need: the warm-up has its own.
-        sessions = -(-self.order.turns // self.order.turns_a_session) + 1
+        # The warm-up has a session of its own, the first.
+        self._first = 1 if self.order.warm else 0
+        sessions = -(-self.order.turns // self.order.turns_a_session) + self._first
         free = asyncio.Semaphore(_OPEN_AT_ONCE)
         await asyncio.gather(*(self._open(client, sessions, free) for client in self._clients))
         if self.order.warm:
@@ -202,7 +204,7 @@ class Turns(Program[TurnOrder]):
 
     async def _seat(self, client: Client) -> None:
         for number in range(self.order.turns):
-            await self._one(client, number // self.order.turns_a_session + 1)
+            await self._one(client, self._first + number // self.order.turns_a_session)
 
     async def _one(self, client: Client, session: int) -> None:
         client.begin()

@@ -67,8 +67,8 @@ class Inbox:
 
     async def _post(self, path: str, body: dict[str, Any], expected: int) -> Any:
         connection = await self._free.get()
-        if connection.lost.is_set():
-            # The server has closed it because nothing came for a while.
+        if connection.is_stale():
+            connection.close()
             connection = await Connection.open(self._order.port)
         try:
             status, answer = await connection.request("POST", path, orjson.dumps(body), self._headers)

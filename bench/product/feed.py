@@ -11,19 +11,20 @@ import msgspec
 
 from bench.load.program import Program
 from bench.product.ledger import Ledger, Noted, Writer
-from retinue.ledger import Subscription
 
 _WRITERS = 8
 _LEAD_SECONDS = 0.2
+_LATE_SECONDS = 20.0
 
 
 class FeedOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Follow a tenant for `seconds`, and append `rate` events a second to it meanwhile (0: only follow)."""
+    """Follow a tenant to which `rate` events a second are appended for `seconds`, by this process or by another."""
 
     dsn: str
     tenant: UUID
     seconds: float
     rate: int
+    append: bool
 
 
 class Follow(Program[FeedOrder]):
@@ -34,32 +35,37 @@ class Follow(Program[FeedOrder]):
     async def prepare(self) -> None:
         self._ledger = Ledger(self.order.dsn, connections=_WRITERS + 4)
         await self._ledger.open()
-        if self.order.rate:
+        if self.order.append:
             await Writer(self._ledger, self.order.tenant).write()
         self._subscription = await self._ledger.feed.subscribe(self.order.tenant)
 
     async def work(self) -> dict[str, Any]:
-        seen: list[float] = []
-        reader = asyncio.create_task(self._read(self._subscription, seen))
-        if self.order.rate:
+        reader = asyncio.create_task(self._read())
+        took = []
+        if self.order.append:
             # Followers in other processes begin when they are told to, a moment after this one.
             await asyncio.sleep(_LEAD_SECONDS)
             took = await self._append()
-        else:
-            took = []
-            await asyncio.sleep(self.order.seconds + 2 * _LEAD_SECONDS)
-        await asyncio.sleep(_LEAD_SECONDS)
-        reader.cancel()
+        seen = await reader
         await self._ledger.close()
         return {"appends": took, "seen": seen}
 
-    async def _read(self, subscription: Subscription, seen: list[float]) -> None:
-        async for batch in subscription:
+    async def _read(self) -> list[float]:
+        """Return the latencies of as many events as are appended, or of those that came in a generous time."""
+        seen: list[float] = []
+        end = time.monotonic() + self.order.seconds + _LATE_SECONDS
+        while len(seen) < self._turns() * _WRITERS and time.monotonic() < end:
+            batch = await self._subscription.next(1.0)
             now = time.time_ns()
             for encoded in batch:
                 fact = encoded.decoded(self.order.tenant).event
                 if isinstance(fact, Noted):
                     seen.append((now - fact.at) / 1e6)
+        return seen
+
+    def _turns(self) -> int:
+        """Return how many events each writer appends."""
+        return int(self.order.seconds * self.order.rate) // _WRITERS
 
     async def _append(self) -> list[float]:
         """Spread the appends evenly over several writers; a late one does not wait for its next time."""
@@ -68,7 +74,7 @@ class Follow(Program[FeedOrder]):
 
         async def writer(number: int) -> list[float]:
             mine, took = Writer(self._ledger, self.order.tenant), []
-            for turn in range(int(self.order.seconds * self.order.rate) // _WRITERS):
+            for turn in range(self._turns()):
                 due = start + (turn * _WRITERS + number) / self.order.rate
                 await asyncio.sleep(max(0.0, due - loop.time()))
                 took.append(await mine.write())
