@@ -141,7 +141,7 @@ class TestMcpTool(ToolConformance):
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Tool]:
         with tempfile.TemporaryDirectory() as folder:
-            toolbox = Toolbox(Settings(data=Path(folder)), Plugins())
+            toolbox = Toolbox(Settings(data=Path(folder), mcp_stdio=True), Plugins())
             server = McpServer(
                 name="by_hand",
                 command=sys.executable,

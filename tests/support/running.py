@@ -98,6 +98,7 @@ class RunningServer:
         self.workers: list[Process] = []
         self.api: Process | None = None
         self.clients: list[httpx.AsyncClient] = []
+        self.started = 0
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
@@ -140,7 +141,8 @@ class RunningServer:
 
     def start_worker(self) -> Process:
         """Start one more worker process."""
-        worker = Process(["worker"], self.environment(), self.folder / f"worker-{len(self.workers)}.log")
+        self.started += 1
+        worker = Process(["worker"], self.environment(), self.folder / f"worker-{self.started}.log")
         worker.start()
         self.workers.append(worker)
         return worker

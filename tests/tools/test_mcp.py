@@ -532,7 +532,7 @@ GOOD_URL = "https://tools.example/mcp"
     ],
 )
 def test_bad_servers_are_named(tmp_path: Path, entry: dict[str, Any], field: str) -> None:
-    box = Toolbox(Settings(data=tmp_path), Plugins())
+    box = Toolbox(Settings(data=tmp_path, mcp_stdio=True), Plugins())
     with pytest.raises(BadInput) as refused:
         box.check([], [{"name": "first", "url": GOOD_URL}, entry])
     assert refused.value.field == field
