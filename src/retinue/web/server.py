@@ -18,7 +18,6 @@ from retinue.kernel import Settings
 from retinue.web.connection import ABORT
 from retinue.web.streams import Streams
 
-
 # Longer than the minute that proxies keep an idle connection: who closes first must not be this side, or a request
 # meets a connection that is just going away.
 _KEEP_ALIVE_SECONDS = 75
