@@ -17,7 +17,8 @@ from bench.load.turns import Seat
 from bench.wire import Connection, Events
 
 _TEXT = 'Please write the note.\n!tool files_write {"path": "note.txt", "content": "done"}'
-_CONNECTIONS = 4
+# A person does one thing at a time.
+_CONNECTIONS = 1
 
 
 class WaitingOrder(msgspec.Struct, frozen=True, kw_only=True):
