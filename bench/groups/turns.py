@@ -13,6 +13,8 @@ from bench.servers import Server
 Side = Literal["floor", "product"]
 
 _HELLO = "Hello, what can you do for me today?"
+# What a turn of the stamped agents takes: 20 deltas, 50 ms apart.
+_TURN_SECONDS = 1.0
 _WITH_TOOL = "What time is it now?\n!tool clock {}"
 # What the floor's agents are called: the model, and `+clock` for one with a tool.
 _FLOOR_AGENTS = {"plain": "stub-0ms", "tool": "stub-0ms+clock", "stamped": "stub-0ms-20x50ms-stamp"}
@@ -68,6 +70,8 @@ async def alternate(bench: Bench, kind: str, clients: int, turns: int, text: str
                 turns=turns,
                 text=text,
                 stamped=kind == "stamped",
+                # Streams that all begin at once measure the beginning, not the lag of a delta.
+                stagger=_TURN_SECONDS / clients if kind == "stamped" else 0.0,
             )
             tallies[side].add(await watched(server, "bench.load.turns", order))
     return tallies["floor"], tallies["product"]

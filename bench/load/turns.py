@@ -35,7 +35,7 @@ class Seat(msgspec.Struct, frozen=True):
 class TurnOrder(msgspec.Struct, frozen=True, kw_only=True):
     """`turns` messages from each seat after `warm` unmeasured ones; a turn fails after `timeout` seconds.
 
-    `stamped` says that the model's deltas are their times of sending.
+    `stamped` says that the model's deltas are their times of sending. Seat n starts `stagger` times n seconds late.
 
     A turn in a session that is not new sends its history to the model, which is the model client's cost on both sides;
     so there is one turn a session unless the order says otherwise.
@@ -48,6 +48,7 @@ class TurnOrder(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     warm: int = 1
     stamped: bool = False
+    stagger: float = 0.0
     turns_a_session: int = 1
     timeout: float = 60.0
 
@@ -193,7 +194,7 @@ class Turns(Program[TurnOrder]):
         self._firsts.clear()
 
     async def work(self) -> dict[str, Any]:
-        await asyncio.gather(*(self._seat(client) for client in self._clients))
+        await asyncio.gather(*(self._seat(number, client) for number, client in enumerate(self._clients)))
         return {
             "turns": len(self._latencies),
             "latencies": self._latencies,
@@ -202,7 +203,8 @@ class Turns(Program[TurnOrder]):
             "failures": self._failures,
         }
 
-    async def _seat(self, client: Client) -> None:
+    async def _seat(self, place: int, client: Client) -> None:
+        await asyncio.sleep(place * self.order.stagger)
         for number in range(self.order.turns):
             await self._one(client, self._first + number // self.order.turns_a_session)
 
