@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
@@ -245,14 +246,29 @@ async def drop(scope: Scope, run_id: UUID) -> None:
 
 async def pause_agent(scope: Scope, agent_id: UUID, paused: bool) -> None:
     """Close or open one agent's lane; running runs leave at their next step."""
-    await lanes.set_paused(scope, agent_id, paused)
-    await (_stop_runs(scope, agent_id) if paused else _resume_runs(scope, agent_id))
+    if paused:
+        await lanes.set_paused(scope, agent_id, True)
+        await _stop_runs(scope, agent_id)
+        return
+    waiting = await _held_up(scope, agent_id)
+    await lanes.set_paused(scope, agent_id, False)
+    await _resume_runs(scope, waiting)
 
 
 async def stop_tenant(scope: Scope, stopped: bool) -> None:
     """Close or open all lanes of the tenant: the emergency stop."""
-    await lanes.set_stopped(scope, stopped)
-    await (_stop_runs(scope, None) if stopped else _resume_runs(scope, None))
+    if stopped:
+        await lanes.set_stopped(scope, True)
+        await _stop_runs(scope, None)
+        return
+    waiting = await _held_up(scope, None)
+    await lanes.set_stopped(scope, False)
+    await _resume_runs(scope, waiting)
+
+
+async def _held_up(scope: Scope, agent_id: UUID | None) -> list[RunRow]:
+    """Lock what a closed lane may have held up; before the lane itself is locked."""
+    return await open_runs(scope, agent_id, Status.WAITING, Status.QUEUED, lock=True)
 
 
 async def _stop_runs(scope: Scope, agent_id: UUID | None) -> None:
@@ -261,21 +277,21 @@ async def _stop_runs(scope: Scope, agent_id: UUID | None) -> None:
         await dispatcher.ask_to_stop(scope, ADVANCE, run.run_id, "pause")
 
 
-async def _resume_runs(scope: Scope, agent_id: UUID | None) -> None:
-    for run in await open_runs(scope, agent_id, Status.WAITING):
-        if any(wait["kind"] == "stop" for wait in run.waiting_on):
+async def _resume_runs(scope: Scope, held_up: Sequence[RunRow]) -> None:
+    queued = [run for run in held_up if run.status is Status.QUEUED]
+    for run in held_up:
+        if run.status is Status.WAITING and any(wait["kind"] == "stop" for wait in run.waiting_on):
             await record(scope, run, RunQueued(reason="resumed"))
             await lanes.wait(scope, run.agent_id)
             await set_routing(scope, run.run_id, ready=True, has_slot=False)
-    queued = await open_runs(scope, agent_id, Status.QUEUED)
+            queued.append(run)
+        elif run.status is Status.WAITING or run.has_slot:
+            # Wake-ups that came while the lane was closed were dropped.
+            await wake(scope, ADVANCE, run.run_id)
     for one in {run.agent_id: run for run in queued}.values():
         agent = await definition(scope, one.agent_id, one.agent_version)
         for lucky in await lanes.fill(scope, one.agent_id, agent.limits.concurrency):
             await wake(scope, ADVANCE, lucky)
-    # Wake-ups that came while the lane was closed were dropped.
-    for run in [*queued, *await open_runs(scope, agent_id, Status.WAITING)]:
-        if run.has_slot or run.status is Status.WAITING:
-            await wake(scope, ADVANCE, run.run_id)
     # Whoever was asked to stop and has not got there yet goes on.
     await scope.queries.execute(
         "UPDATE dispatch.activations SET stop = NULL WHERE tenant_id = $1 AND stop = 'pause'",

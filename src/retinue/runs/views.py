@@ -275,11 +275,14 @@ async def list_runs(
     return [_run(row) for row in rows]
 
 
-async def open_runs(scope: Scope, agent_id: UUID | None, *statuses: Status) -> list[RunRow]:
-    """Return the runs of an agent (of all agents when None) in any of ``statuses``, oldest first, locked."""
+async def open_runs(scope: Scope, agent_id: UUID | None, *statuses: Status, lock: bool = False) -> list[RunRow]:
+    """Return the runs of an agent (of all agents when None) in any of ``statuses``, oldest first.
+
+    Rows are locked in the order session, run, lane everywhere: lock runs only before their lanes are touched.
+    """
     rows = await scope.queries.fetch(
         f"SELECT {_COLUMNS} FROM runs WHERE ($1::uuid IS NULL OR agent_id = $1) AND status = ANY($2) "
-        "ORDER BY run_id FOR UPDATE",
+        f"ORDER BY run_id {'FOR UPDATE' if lock else ''}",
         agent_id,
         list(statuses),
     )
