@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from redis import Redis
 
 from retinue.live import Frame, Live, MemoryLive, RedisLive
 from retinue.live import bus as bus_module
@@ -181,6 +182,12 @@ async def test_a_failing_listener_harms_no_other(pair: tuple[Live, Live]) -> Non
 # Redis away
 
 
+def subscribers(port: int) -> int:
+    """Count the subscriptions at a Redis: connected is not yet listening. Each process has two here."""
+    with Redis(port=port) as client:
+        return sum(count for _, count in client.pubsub_numsub(*client.pubsub_channels()))
+
+
 async def test_redis_being_away_does_not_matter_to_runs(tmp_path: Path) -> None:
     need_redis()
     port = free_port()
@@ -204,7 +211,7 @@ async def test_redis_being_away_does_not_matter_to_runs(tmp_path: Path) -> None:
         assert other.frames == []
 
         redis = start_redis(port, tmp_path)
-        await eventually(lambda: here.connected and there.connected)
+        await eventually(lambda: here.connected and there.connected and subscribers(port) >= 4)
         here.publish(frame(run, 0, "new", tenant=tenant, attempt=2))
         await eventually(lambda: other.texts() == ["new"])
 
