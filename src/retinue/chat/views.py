@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from retinue.chat.events import FileUploaded, MessageCreated, MessageSent, SessionDeleted, SessionStarted
+from retinue.chat.events import MessageCreated, MessageSent, SessionDeleted, SessionStarted
 from retinue.kernel import NotFound, Row, Scope
 from retinue.ledger import Event, Recorded, StreamProjection
 
@@ -116,7 +116,6 @@ async def _insert_message(
 
 
 PROJECTIONS = (StreamProjection("session", project_session),)
-FOLLOWED = (SessionStarted, SessionDeleted, MessageSent, MessageCreated, FileUploaded)
 
 
 # Queries

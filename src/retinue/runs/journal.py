@@ -22,13 +22,14 @@ from retinue.kernel import Actor, ActorKind, BudgetExhausted, Conflict, Scope, S
 from retinue.ledger import Event, append, read_stream
 from retinue.live import Live
 from retinue.runs import lanes
-from retinue.runs.commands import ADVANCE, stream_of, succeed
+from retinue.runs.commands import ADVANCE, conversation_of, stream_of, succeed
 from retinue.runs.conversation import Conversation, EndedRun
 from retinue.runs.events import (
     ModelResponded,
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunRequested,
     RunWaiting,
     ToolAsked,
     ToolCompleted,
@@ -86,6 +87,13 @@ class Journal:
         self.trace_id = ""
         self.bounds = Bounds(agent.limits.steps, agent.limits.tokens, agent.limits.budget)
         self._pen = asyncio.Lock()
+
+    @property
+    def requested(self) -> RunRequested:
+        """What was asked for; the first event of every run."""
+        requested = self.state.requested
+        assert requested is not None
+        return requested
 
     @property
     def step(self) -> Step:
@@ -208,7 +216,7 @@ class _Writing:
 
     @property
     def conversation(self) -> Conversation:
-        return self.scope.service(Conversation)  # type: ignore[type-abstract]  # services are found by their protocol
+        return conversation_of(self.scope)
 
     def add(self, fact: Event) -> None:
         self.facts.append(fact)

@@ -28,8 +28,16 @@ from retinue.providers import (
     ToolSpec,
 )
 from retinue.runs import answers, lanes
-from retinue.runs.commands import ADVANCE, Starter, queue_again, record, stream_of, succeed, tell_conversation
-from retinue.runs.conversation import Conversation
+from retinue.runs.commands import (
+    ADVANCE,
+    Starter,
+    conversation_of,
+    queue_again,
+    record,
+    stream_of,
+    succeed,
+    tell_conversation,
+)
 from retinue.runs.events import (
     ModelResponded,
     RunActivated,
@@ -277,8 +285,7 @@ class _Drive:
             agent = await definition(scope, requested.agent_id, requested.agent_version)
             if self.budgeted is None:
                 self.broke = await self._check_budget(scope, requested.agent_id)
-            talk = scope.service(Conversation)  # type: ignore[type-abstract]  # found by its protocol
-            self.history = list(await talk.history(scope, requested.session_id, requested.history))
+            self.history = list(await conversation_of(scope).history(scope, requested.session_id, requested.history))
             keys = await provider_secrets(scope)
             self._secrets = await tenant_secrets(scope) if agent.mcp else {}
         if keys:
@@ -314,8 +321,7 @@ class _Drive:
         """Leave at the end of a step: because this process ends, or because somebody stopped the agent or tenant."""
         if self.services.get(Dispatcher).closing:
             raise HandOver
-        requested = self.journal.state.requested
-        assert requested is not None
+        requested = self.journal.requested
         async with self.journal.scope() as scope:
             closed = await lanes.is_closed(scope, requested.agent_id)
         if closed:
@@ -368,8 +374,7 @@ class _Drive:
         return True
 
     async def _reserve(self, step: int, request: ModelRequest) -> bool:
-        requested = self.journal.state.requested
-        assert requested is not None
+        requested = self.journal.requested
         amount = self.services.get(Providers).estimate(request, self.credentials)
         refused: BudgetExhausted | None = None
         async with self.journal.scope() as scope:
@@ -389,8 +394,7 @@ class _Drive:
     def _publisher(self, step: int) -> Callable[[str, int], None]:
         """Return what takes pieces of text and sends them on as frames."""
         live = self.services.get(Live)  # type: ignore[type-abstract]  # services are found by their protocol
-        requested = self.journal.state.requested
-        assert requested is not None
+        requested = self.journal.requested
         base = (step * _EPOCHS + min(self.journal.state.epoch, _EPOCHS - 1)) * _TRIES_A_STEP
         sent = {"attempt": 0, "offset": 0}
 
@@ -430,8 +434,6 @@ class _Drive:
         await self.activation.unless_stopped(self._call(started[0]))
 
     async def _call(self, call: Call) -> None:
-        requested = self.journal.state.requested
-        assert requested is not None
         assert self.journal.judgement is not None
         refusal = self.journal.judgement.answer_without_acting(call) if call.decision else None
         if refusal is not None:
@@ -463,8 +465,7 @@ class _Drive:
         )
 
     def _context(self, call: Call) -> ToolContext:
-        requested = self.journal.state.requested
-        assert requested is not None
+        requested = self.journal.requested
         return ToolContext(
             tenant_id=self.tenant_id,
             user_id=requested.owner_id,
