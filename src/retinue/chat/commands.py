@@ -108,7 +108,9 @@ async def delete_session(scope: Scope, session_id: UUID) -> None:
     locked = await views.lock_session(scope, session_id)
     for run in await runs.list_runs(scope, scope.owner(), before=None, limit=MOST_WAITING, session_id=session_id):
         if run.status not in runs.ENDED:
-            await runs.cancel(scope, run.run_id, "its session was deleted")
+            # The look locks nothing: a run may have ended by itself meanwhile.
+            with suppress(Conflict):
+                await runs.cancel(scope, run.run_id, "its session was deleted")
     fresh = await views.lock_session(scope, session_id)
     version = (fresh or locked or session).version
     await append(scope, stream_of(session_id), version, [SessionDeleted()], session_id=session_id)
