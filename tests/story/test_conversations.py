@@ -104,6 +104,24 @@ async def test_an_interruption_cancels_what_runs_and_is_next(story: Story, tag: 
     assert told(story.asked(f"better {tag}")[-1])[0] == ("user", f"!hang\n!say {tag}")
 
 
+async def test_an_interruption_goes_before_those_that_wait_and_they_stay_in_line(story: Story, tag: str) -> None:
+    ada = await story.server.person()
+    agent = await ada.agent()
+    session = str(uuid4())
+    hanging = await ada.send(agent, f"!hang\n!say {tag}", session)
+    patient = [await ada.send(agent, f"!hold {tag}\n!say patient {n}", session) for n in range(2)]
+    await story.model.wait_for_requests(1, contains=tag)
+    urgent = [await ada.send(agent, f"!hold {tag}\n!say urgent {n}", session, multitask="interrupt") for n in range(2)]
+    story.model.release(tag)
+    for one in (*patient, urgent[1]):
+        assert (await ada.until(one["run_id"]))["status"] == "completed"
+    assert (await ada.until(hanging["run_id"]))["status"] == "cancelled"
+    answers = [one for one in await messages(ada, session) if one["role"] == "assistant"]
+    said = [one["content"] for one in answers if one["status"] == "completed"]
+    assert said[0] == "urgent 1"
+    assert said[-2:] == ["patient 0", "patient 1"]
+
+
 async def test_an_interruption_of_a_waiting_run_takes_its_question_back(story: Story) -> None:
     ada = await story.server.person()
     agent = await ada.agent(tools=["files"])

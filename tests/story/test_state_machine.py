@@ -41,30 +41,32 @@ class Expected:
     hold: str
     asks: bool
     status: str = "queued"  # queued, running, waiting, or how it ended
+    place: int = 0  # in its session's line; an interruption goes before everybody
     decided: bool = False  # nothing holds it up any more: it ends as soon as it has a place
 
 
 @dataclass
 class World:
-    """The plain model: one lane, a line for each session, first come first served."""
+    """The plain model: one lane, a line for each session, first come first served but for interruptions."""
 
     runs: list[Expected] = field(default_factory=list)
     active: dict[int, Expected] = field(default_factory=dict)  # the run that writes in each session
 
-    def take_turn(self, run: Expected) -> None:
+    def take_turn(self, run: Expected, *, first: bool = False) -> None:
         """Let a run write in its session, or stand in line."""
+        line = [other.place for other in self.queued if other.session == run.session]
+        run.place = min(line, default=0) - 1 if first else 0
         run.status = "queued"
         self.active.setdefault(run.session, run)
 
     def end(self, run: Expected, status: str) -> None:
-        """End a run and let the oldest in line write."""
+        """End a run and let the first in line write: an interruption, or else the oldest."""
         run.status = status
         if self.active.get(run.session) is run:
             del self.active[run.session]
-            for other in self.queued:
-                if other.session == run.session:
-                    self.active[run.session] = other
-                    return
+            line = [other for other in self.queued if other.session == run.session]
+            if line:
+                self.active[run.session] = min(line, key=lambda other: other.place)  # the oldest of equals
 
     @property
     def running(self) -> list[Expected]:
@@ -158,7 +160,7 @@ class Story(RuleBasedStateMachine):
         assert answer.status_code == 202, answer.text
         run = Expected(answer.json()["run_id"], session, hold, asks)
         self.world.runs.append(run)
-        self.world.take_turn(run)
+        self.world.take_turn(run, first=interrupt and active is not None)
         if interrupt and active is not None:
             active.decided |= active.status == "waiting"
             self._settle(active, "cancelled")

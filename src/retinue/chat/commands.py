@@ -56,6 +56,9 @@ async def send_message(
 ) -> Sent:
     """Accept a message for an agent and start the run that answers it. A session that does not exist is opened.
 
+    In a busy session the run waits behind those that wait already; with ``interrupt`` it goes before them, and the run
+    that has the session is cancelled.
+
     Raises:
         NotFound: no such agent, or somebody else's session.
         Conflict: the session is busy and ``multitask`` is ``reject``.
@@ -90,7 +93,7 @@ async def send_message(
         blocked=busy,
     )
     if busy and session is not None and session.active_run_id is not None:
-        await views.take_turn(scope, session_id, run_id)
+        await views.take_turn(scope, session_id, run_id, first=multitask == "interrupt")
         if multitask == "interrupt":
             await _interrupt(scope, session.active_run_id)
     return Sent(session_id, message_id, started)

@@ -189,7 +189,7 @@ async def said_before(scope: Scope, session_id: UUID, upto: int, limit: int) -> 
     """Return the newest questions with ``ordinal <= upto`` and the answers to those before it, pair by pair.
 
     A question that waited for its turn has a lower ordinal than the answer to its predecessor, so the pairs are
-    ordered by the question. What is returned does not change once the run of the question ``upto`` may start.
+    ordered by the question. What is returned does not change while the run of the question ``upto`` has the session.
     """
     rows = await scope.queries.fetch(
         f"SELECT {_MESSAGE} FROM (SELECT m.*, coalesce(q.ordinal, m.ordinal) AS turn FROM messages m "
@@ -216,13 +216,15 @@ async def find_message(scope: Scope, session_id: UUID, message_id: UUID) -> Chat
 # Turns
 
 
-async def take_turn(scope: Scope, session_id: UUID, run_id: UUID) -> None:
-    """Put a run in the session's line; the session's row is locked."""
+async def take_turn(scope: Scope, session_id: UUID, run_id: UUID, *, first: bool = False) -> None:
+    """Put a run in the session's line, by its age or before everybody; the session's row is locked."""
     await scope.queries.execute(
-        "INSERT INTO session_turns (tenant_id, session_id, run_id) VALUES ($1, $2, $3)",
+        "INSERT INTO session_turns (tenant_id, session_id, run_id, place) VALUES ($1, $2, $3, CASE WHEN $4 "
+        "  THEN (SELECT coalesce(min(place), 0) - 1 FROM session_turns WHERE session_id = $2) ELSE 0 END)",
         scope.tenant_id,
         session_id,
         run_id,
+        first,
     )
     await _change_line(scope, session_id, +1)
 
@@ -230,7 +232,7 @@ async def take_turn(scope: Scope, session_id: UUID, run_id: UUID) -> None:
 async def next_turn(scope: Scope, session_id: UUID, ended: UUID, *, free: bool) -> UUID | None:
     """Take ``ended`` out of the line; when the session is free, also take out and return the run whose turn it is."""
     rows = await scope.queries.fetch(
-        "SELECT run_id FROM session_turns WHERE session_id = $1 ORDER BY run_id LIMIT 2", session_id
+        "SELECT run_id FROM session_turns WHERE session_id = $1 ORDER BY place, run_id LIMIT 2", session_id
     )
     lucky = next((row[0] for row in rows if row[0] != ended), None) if free else None
     gone = await scope.queries.fetch(

@@ -43,11 +43,13 @@ def upgrade() -> None:
         PRIMARY KEY (tenant_id, session_id, ordinal)
     );
 
-    -- Which run of a session comes next: runs of one session take turns.
+    -- Which run of a session comes next: runs of one session take turns, by place and then by age. An interruption
+    -- goes before everybody who waits.
     CREATE TABLE session_turns (
         tenant_id  uuid NOT NULL,
         session_id uuid NOT NULL,
         run_id     uuid NOT NULL,
+        place      integer NOT NULL DEFAULT 0,
         PRIMARY KEY (tenant_id, session_id, run_id)
     );
     """)
