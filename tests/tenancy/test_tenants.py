@@ -124,6 +124,38 @@ async def test_a_member_can_be_added_by_id_and_again(site: Site) -> None:
     ]
 
 
+async def test_an_id_is_no_way_to_look_up_an_address(site: Site) -> None:
+    ann, bob = await site.sign_up(), await site.sign_up(name="Bob")
+    tenant = await found(ann)
+    path = f"/v1/tenants/{tenant}/members"
+
+    async def look(account: Account) -> list[Any]:
+        (item,) = [one for one in (await account.client.get(path)).json()["items"] if one["user_id"] == user_id]
+        return [item["email"], item["name"], item["role"]]
+
+    user_id = str(bob.user_id)
+    by_id = [
+        await ann.client.put(path, json={"user_id": user_id, "role": "viewer"}),
+        await ann.client.put(path, json={"user_id": user_id, "role": "member"}),
+        await ann.client.put(f"{path}/{user_id}", json={"role": "manager"}),
+    ]
+    for response in by_id:
+        assert response.status_code == 200
+        assert "Bob" not in response.text
+        assert bob.email not in response.text
+    assert await look(ann) == [None, "", "manager"]
+    assert await look(bob) == [bob.email, "Bob", "manager"]  # oneself, one sees
+    # Who knows the address is told nothing new.
+    assert (await add(ann, tenant, bob, "manager")).json()["email"] == bob.email
+    assert await look(ann) == [bob.email, "Bob", "manager"]
+    await ann.client.put(f"{path}/{user_id}", json={"role": "viewer"})
+    assert await look(ann) == [bob.email, "Bob", "viewer"]
+    # A membership that begins anew begins unknown.
+    assert (await ann.client.delete(f"{path}/{user_id}")).status_code == 204
+    await ann.client.put(path, json={"user_id": user_id, "role": "viewer"})
+    assert await look(ann) == [None, "", "viewer"]
+
+
 async def test_a_role_takes_effect_at_once(site: Site) -> None:
     ann, bob = await site.sign_up(), await site.sign_up()
     tenant = await found(ann)

@@ -82,8 +82,11 @@ class MemberView(BaseModel):
     """A member of a tenant."""
 
     user_id: UUID
-    email: str | None = Field(examples=["ann@example.com"])
-    name: str = Field(examples=["Ann"])
+    email: str | None = Field(
+        examples=["ann@example.com"],
+        description="null for a member who was added by id: an id is no way to look up somebody's address",
+    )
+    name: str = Field(examples=["Ann"], description="empty where the e-mail address is not shown")
     role: Role
     joined_at: datetime
 
@@ -148,18 +151,18 @@ async def rename_tenant(
 async def list_members(
     scope: Annotated[Scope, scoped("members", "list")], tenant_id: TenantId, page: WantedPage
 ) -> Page[MemberView]:
-    """List the members of a tenant."""
+    """List the members of a tenant. One who was added by id has no e-mail address and no name here."""
     after = page.after(UUID)
     found = await views.members(scope, after[0] if after else None, page.limit + 1)
     known = await people(scope.queries, [one.user_id for one in found])
-    return page.page(found, lambda one: _member(one, known), lambda one: (one.user_id,))
+    return page.page(found, lambda one: _member(scope, one, known), lambda one: (one.user_id,))
 
 
 @tenants.put("/{tenant_id}/members", responses=problems(409))
 async def put_member(
     scope: Annotated[Scope, scoped("members", "create")], tenant_id: TenantId, request: Request, body: NewMember
 ) -> MemberView:
-    """Make somebody who has an account a member, or change a member's role."""
+    """Make somebody who has an account a member, or change a member's role. Who is named by e-mail is shown by it."""
     if body.email is not None:
         await limit_login(request, f"invite by {scope.owner()}")  # so that it is no way to try out addresses
         return await _shown(scope, await commands.put_member_by_email(scope, body.email, body.role))
@@ -211,11 +214,15 @@ async def _visible(scope: Scope) -> list[Membership]:
 
 
 async def _shown(scope: Scope, member: Member) -> MemberView:
-    return _member(member, await people(scope.queries, [member.user_id]))
+    return _member(scope, member, await people(scope.queries, [member.user_id]))
 
 
-def _member(member: Member, known: dict[UUID, Person]) -> MemberView:
-    person = known.get(member.user_id)
+def _member(scope: Scope, member: Member, known: dict[UUID, Person]) -> MemberView:
+    """Show a member. The name goes the way of the address: without a name of their own, it is the address's first half.
+
+    Oneself, one always sees.
+    """
+    person = known.get(member.user_id) if member.shown or member.user_id == scope.owner() else None
     return MemberView(
         user_id=member.user_id,
         email=person.email if person else None,

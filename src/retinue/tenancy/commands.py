@@ -38,7 +38,7 @@ async def found(scope: Scope, name: str, *, personal: bool) -> None:
         0,
         [
             TenantCreated(tenant_id=tenant_id, personal=personal, name=name),
-            MemberAdded(user_id=scope.owner(), role="admin"),
+            MemberAdded(user_id=scope.owner(), role="admin", shown=True),
         ],
     )
 
@@ -87,8 +87,15 @@ async def rename(scope: Scope, name: str) -> Tenant:
     return await _present(scope)
 
 
-async def put_member(scope: Scope, user_id: UUID, role: Role) -> Member:
+async def put_member(scope: Scope, user_id: UUID, role: Role, *, shown: bool = False) -> Member:
     """Make a user a member with this role, or give a member this role.
+
+    Args:
+        scope: whose tenant it is.
+        user_id: who is to be a member.
+        role: the role.
+        shown: fellow members see the user's e-mail address and name from now on. Not for somebody of whom nothing but
+            the id is known: it would be a way to look up anybody's address.
 
     Raises:
         NotFound: there is no such user.
@@ -99,10 +106,11 @@ async def put_member(scope: Scope, user_id: UUID, role: Role) -> Member:
     if present is None:
         if not await people(scope.queries, [user_id]):
             raise NotFound("user")
-        await _record(scope, MemberAdded(user_id=user_id, role=role))
-    elif present.role != role:
-        await _keep_an_admin(scope, present)
-        await _record(scope, MemberChanged(user_id=user_id, role=role))
+        await _record(scope, MemberAdded(user_id=user_id, role=role, shown=shown))
+    elif present.role != role or (shown and not present.shown):
+        if present.role != role:
+            await _keep_an_admin(scope, present)
+        await _record(scope, MemberChanged(user_id=user_id, role=role, shown=shown))
     return await _member(scope, user_id)
 
 
@@ -116,7 +124,7 @@ async def put_member_by_email(scope: Scope, email: str, role: Role) -> Member:
     user_id = await find_by_email(scope.queries, normalised(email))
     if user_id is None:
         raise NotFound("user with this e-mail address; they sign up first")
-    return await put_member(scope, user_id, role)
+    return await put_member(scope, user_id, role, shown=True)
 
 
 async def change_member(scope: Scope, user_id: UUID, role: Role) -> Member:

@@ -26,18 +26,20 @@ class TenantRenamed(Event, frozen=True, kw_only=True):
 
 @event("member.added")
 class MemberAdded(Event, frozen=True, kw_only=True):
-    """A user became a member of a tenant."""
+    """A user became a member of a tenant. ``shown``: fellow members see the user's e-mail address and name."""
 
     user_id: UUID
     role: str
+    shown: bool = False
 
 
 @event("member.changed")
 class MemberChanged(Event, frozen=True, kw_only=True):
-    """A member has another role."""
+    """A member has another role, or with ``shown`` is seen by e-mail address and name from now on."""
 
     user_id: UUID
     role: str
+    shown: bool = False
 
 
 @event("member.removed")

@@ -43,14 +43,16 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member of a tenant."""
+    """One member of a tenant; ``shown`` is whether fellow members see the e-mail address and the name."""
 
     user_id: UUID
     role: str
     joined_at: datetime
+    shown: bool
 
 
 _COLUMNS = "tenant_id, name, personal, created_at, stopped_at, stop_reason"
+_MEMBER = "user_id, role, joined_at, shown"
 
 
 async def this_tenant(scope: Scope, *, for_change: bool = False) -> Tenant | None:
@@ -69,17 +71,17 @@ async def memberships(scope: Scope, user_id: UUID) -> list[Membership]:
 async def members(scope: Scope, after: UUID | None, limit: int) -> list[Member]:
     """Return members of the scope's tenant by user id."""
     rows = await scope.queries.fetch(
-        "SELECT user_id, role, joined_at FROM members WHERE $1::uuid IS NULL OR user_id > $1 ORDER BY user_id LIMIT $2",
+        f"SELECT {_MEMBER} FROM members WHERE $1::uuid IS NULL OR user_id > $1 ORDER BY user_id LIMIT $2",
         after,
         limit,
     )
-    return [Member(row[0], row[1], row[2]) for row in rows]
+    return [_member(row) for row in rows]
 
 
 async def find_member(scope: Scope, user_id: UUID) -> Member | None:
     """Return one member of the scope's tenant."""
-    row = await scope.queries.fetchrow("SELECT user_id, role, joined_at FROM members WHERE user_id = $1", user_id)
-    return Member(row[0], row[1], row[2]) if row else None
+    row = await scope.queries.fetchrow(f"SELECT {_MEMBER} FROM members WHERE user_id = $1", user_id)
+    return _member(row) if row else None
 
 
 async def count_admins(scope: Scope) -> int:
@@ -92,6 +94,10 @@ async def is_stopped(scope: Scope) -> bool:
     """Return whether the emergency stop of the scope's tenant is on."""
     stopped: bool | None = await scope.queries.fetchval("SELECT stopped_at IS NOT NULL FROM tenants")
     return bool(stopped)
+
+
+def _member(row: Row) -> Member:
+    return Member(*(row[n] for n in range(4)))
 
 
 def _membership(row: Row) -> Membership:
@@ -133,17 +139,19 @@ async def _on_resumed(scope: Scope, recorded: Recorded[TenantResumed]) -> None:
 
 async def _on_added(scope: Scope, recorded: Recorded[MemberAdded]) -> None:
     await scope.queries.execute(
-        "INSERT INTO members (tenant_id, user_id, role, joined_at) VALUES ($1, $2, $3, $4)",
+        "INSERT INTO members (tenant_id, user_id, role, joined_at, shown) VALUES ($1, $2, $3, $4, $5)",
         recorded.tenant_id,
         recorded.event.user_id,
         recorded.event.role,
         recorded.recorded_at,
+        recorded.event.shown,
     )
 
 
 async def _on_changed(scope: Scope, recorded: Recorded[MemberChanged]) -> None:
+    fact = recorded.event
     await scope.queries.execute(
-        "UPDATE members SET role = $2 WHERE user_id = $1", recorded.event.user_id, recorded.event.role
+        "UPDATE members SET role = $2, shown = shown OR $3 WHERE user_id = $1", fact.user_id, fact.role, fact.shown
     )
 
 

@@ -41,6 +41,7 @@ CREATE TABLE members (
     user_id   uuid NOT NULL,
     role      text NOT NULL CHECK (role IN ('viewer', 'member', 'manager', 'admin')),
     joined_at timestamptz NOT NULL,
+    shown     boolean NOT NULL,
     PRIMARY KEY (tenant_id, user_id)
 );
 CREATE INDEX members_of_user ON members (user_id);
