@@ -17,6 +17,7 @@ from retinue.runs.commands import (
     unblock,
 )
 from retinue.runs.conversation import Conversation, EndedRun
+from retinue.runs.events import Child, GivenCall, Parent
 from retinue.runs.presenting import RunView, present
 from retinue.runs.rules import ENDED, RunState, Status, fold
 from retinue.runs.views import RunRow, find_run, list_runs
@@ -24,8 +25,11 @@ from retinue.runs.views import RunRow, find_run, list_runs
 __all__ = [
     "ADVANCE",
     "ENDED",
+    "Child",
     "Conversation",
     "EndedRun",
+    "GivenCall",
+    "Parent",
     "RunRow",
     "RunState",
     "RunView",

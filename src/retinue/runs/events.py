@@ -11,17 +11,49 @@ from retinue.ledger import Event, event
 from retinue.providers import ModelAnswer
 
 
-class Wait(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One thing a run waits for: an approval, the end of a stop, or a person to reconcile an effect."""
+class Parent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whom a run works for, when it is not a conversation: a kind such as ``plan``, an id, and a part of that."""
 
-    kind: Literal["approval", "stop", "reconcile"]
+    kind: str
+    id: UUID
+    key: str = ""
+
+
+class Child(msgspec.Struct, frozen=True, kw_only=True):
+    """What answers a call in the place of a handler: another run, or something else that ends, by kind and id."""
+
+    kind: str
+    id: UUID
+
+
+class GivenCall(msgspec.Struct, frozen=True, kw_only=True):
+    """The one call of a run that asks no model."""
+
+    tool: str
+    arguments: dict[str, Any]
+
+
+class Wait(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing a run waits for: an approval, other work, the end of a stop, or a person to reconcile an effect."""
+
+    kind: Literal["approval", "child", "stop", "reconcile"]
     id: UUID | None = None
     call_id: str | None = None
 
 
-@event("run.requested")
+@event("run.requested", personal=("prompt", "call"))
 class RunRequested(Event, frozen=True, kw_only=True, omit_defaults=True):
-    """Somebody asked an agent for an answer; ``history`` is the ordinal of the last message it shall see."""
+    """Somebody asked an agent for an answer.
+
+    Attributes:
+        history: the ordinal of the last message of the session that it shall see.
+        parent: whom it works for instead of the session; it then sees ``prompt`` and nothing else.
+        call: the one call to be made, without a model.
+        depth: how many delegations lie above it.
+        tainted_by: what untrusted text those above it have read.
+        seconds: a shorter time than its agent's.
+        budget: less money than its agent may spend in a run, in nano-dollars.
+    """
 
     session_id: UUID
     message_id: UUID
@@ -31,6 +63,21 @@ class RunRequested(Event, frozen=True, kw_only=True, omit_defaults=True):
     owner_id: UUID
     history: int
     priority: int = 0
+    prompt: str | None = None
+    parent: Parent | None = None
+    call: GivenCall | None = None
+    depth: int = 0
+    tainted_by: tuple[str, ...] = ()
+    seconds: float | None = None
+    budget: int | None = None
+
+
+@event("run.progressed")
+class RunProgressed(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """Something begins that takes a while: ``planning`` has ``seconds`` at most."""
+
+    phase: Literal["planning"]
+    seconds: float | None = None
 
 
 @event("run.queued")
@@ -91,9 +138,21 @@ class ToolStarted(Event, frozen=True, kw_only=True, omit_defaults=True):
     idempotent: bool = False
 
 
-@event("tool.completed", personal=("content",))
+@event("tool.delegated")
+class ToolDelegated(Event, frozen=True, kw_only=True):
+    """Other work answers a call; its end is the call's result."""
+
+    call_id: str
+    tool: str
+    child: Child
+
+
+@event("tool.completed", personal=("content", "addendum"))
 class ToolCompleted(Event, frozen=True, kw_only=True, omit_defaults=True):
-    """A call ended, with a result or with what the model is told went wrong."""
+    """A call ended, with a result or with what the model is told went wrong.
+
+    ``addendum`` is what a person must learn with the run's answer, whatever the model makes of the result.
+    """
 
     call_id: str
     tool: str
@@ -101,6 +160,7 @@ class ToolCompleted(Event, frozen=True, kw_only=True, omit_defaults=True):
     failed: bool = False
     untrusted: bool = False
     milliseconds: int = 0
+    addendum: str = ""
 
 
 @event("tool.unknown")
@@ -194,12 +254,14 @@ class RunDropped(Event, frozen=True, kw_only=True):
 
 EVENTS = (
     RunRequested,
+    RunProgressed,
     RunQueued,
     RunActivated,
     ModelResponded,
     ToolAsked,
     ToolDecided,
     ToolStarted,
+    ToolDelegated,
     ToolCompleted,
     ToolUnknown,
     ToolReconciled,
