@@ -157,13 +157,43 @@ async def test_work_across_tenants_is_a_transaction_when_it_is_to_be_one(small: 
 
 
 async def test_nobody_waits_for_a_connection_for_ever(small: Database) -> None:
-    async with small.transaction(uuid4()):
+    async with small.transaction(uuid4()) as uow:
+        await uow.queries.fetchval("SELECT 1")
         with pytest.raises(Unavailable):
             await positions(small, uuid4())
         with pytest.raises(Unavailable):
             await seen_without_a_tenant(small)
         assert small.in_use() == 1
     assert small.in_use() == 0
+
+
+async def test_a_block_that_asks_nothing_takes_no_connection(small: Database) -> None:
+    async with small.transaction(uuid4()) as uow:
+        queries = uow.queries
+        assert small.in_use() == 0
+        await queries.fetchval("SELECT 1")
+        assert small.in_use() == 1
+    assert small.in_use() == 0
+    for ended in (queries, uow.queries):
+        with pytest.raises(LookupError, match="has ended"):
+            await ended.fetchval("SELECT 1")
+    assert small.in_use() == 0
+
+
+async def test_every_way_to_ask_first_begins_with_the_tenant(small: Database) -> None:
+    tenant = uuid4()
+    async with small.transaction(tenant) as uow:
+        await uow.queries.executemany("INSERT INTO heads VALUES ($1, $2)", [(tenant, 1)])
+    async with small.transaction(tenant) as uow:
+        assert [row[0] for row in await uow.queries.fetch("SELECT position FROM heads")] == [1]
+    async with small.transaction(tenant) as uow:
+        row = await uow.queries.fetchrow("SELECT position FROM heads")
+        assert row is not None
+        assert row[0] == 1
+    async with small.transaction(tenant) as uow:
+        assert await uow.queries.fetchval("SELECT position FROM heads") == 1
+    async with small.transaction(tenant) as uow:
+        assert await uow.queries.execute("SELECT position FROM heads") == "SELECT 1"
 
 
 @pytest.mark.fault

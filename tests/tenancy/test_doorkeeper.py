@@ -90,7 +90,7 @@ async def test_entering_is_one_statement(site: Site, gate: DoorKeeper) -> None:
         async with site.services.get(Database).transaction(ann.tenant_id) as uow:
             counted: list[object] = []
             # The driver's own log of statements; the connection's proxy cannot be patched.
-            with uow.queries.query_logger(counted.append):  # type: ignore[attr-defined]
+            with (await uow.begin()).query_logger(counted.append):  # type: ignore[attr-defined]
                 await gate.enter(who, ann.tenant_id, uow)
         assert len(counted) == 1
 

@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from retinue.database.faults import translated
+from retinue.database.together import Together
 from retinue.database.unit_of_work import Transaction
 from retinue.kernel import Queries
 
@@ -40,6 +41,7 @@ class Database:
         self._size = size
         self._acquire_seconds = acquire_seconds
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._together = Together(lambda: self.pool, acquire_seconds)
 
     async def open(self) -> None:
         """Open the pool.
@@ -83,7 +85,7 @@ class Database:
 
     def transaction(self, tenant_id: UUID) -> Transaction:
         """Return a transaction that sees and writes the rows of ``tenant_id`` only."""
-        return Transaction(self.pool, tenant_id, self._acquire_seconds)
+        return Transaction(self.pool, self._together, tenant_id, self._acquire_seconds)
 
     @asynccontextmanager
     async def routing(self, *, transaction: bool = False) -> AsyncIterator[Queries]:

@@ -21,7 +21,7 @@ from retinue.kernel.faults import (
 from retinue.kernel.ids import new_id, parse_id
 from retinue.kernel.manifest import Room
 from retinue.kernel.money import NANOS_PER_DOLLAR, dollars, nanos
-from retinue.kernel.scope import SYSTEM, Actor, ActorKind, Queries, Row, Scope, Services, UnitOfWork
+from retinue.kernel.scope import SYSTEM, Actor, ActorKind, Alone, Queries, Row, Scope, Services, UnitOfWork
 from retinue.kernel.settings import Settings
 from retinue.kernel.telemetry import (
     configure_logging,
@@ -36,6 +36,7 @@ __all__ = [
     "SYSTEM",
     "Actor",
     "ActorKind",
+    "Alone",
     "BadInput",
     "BudgetExhausted",
     "Clock",

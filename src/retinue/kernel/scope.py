@@ -38,9 +38,9 @@ SYSTEM = Actor(ActorKind.SYSTEM)
 
 
 class Row(Protocol):
-    """One row of a result, read by column name or by index."""
+    """One row of a result, read by column name or by index; a slice is a tuple."""
 
-    def __getitem__(self, key: str | int, /) -> Any: ...
+    def __getitem__(self, key: str | int | slice, /) -> Any: ...
 
 
 class Queries(Protocol):
@@ -57,6 +57,26 @@ class Queries(Protocol):
     async def executemany(self, query: str, args: Sequence[Sequence[object]]) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """One statement that is a unit of work by itself: it sets the tenant, writes, and returns one value.
+
+    Several may share a transaction; each is refused or kept for itself all the same.
+
+    Attributes:
+        tenant_id: whose rows it writes.
+        query: its last parameter, after ``arguments``, is true when it must not wait long for a lock because others
+            would wait with it.
+        arguments: bound to the other parameters.
+        committed: called with the value, once the commit is durable.
+    """
+
+    tenant_id: UUID
+    query: str
+    arguments: Sequence[object]
+    committed: Callable[[Any], None]
+
+
 class UnitOfWork(Protocol):
     """One transaction of one tenant. It commits as a whole when its block ends, or not at all."""
 
@@ -69,8 +89,13 @@ class UnitOfWork(Protocol):
         """Return this transaction's one object of ``kind``, made on first use (the ledger's pending batch)."""
         ...
 
-    def before_commit(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Run ``step`` last inside the transaction; if it raises, everything rolls back."""
+    def before_commit(
+        self, step: Callable[[], Awaitable[None]], *, alone: Callable[[], Alone | None] | None = None
+    ) -> None:
+        """Run ``step`` last inside the transaction; if it raises, everything rolls back.
+
+        Where there was nothing else to do, neither statement nor step, what ``alone`` returns takes its place.
+        """
         ...
 
     def after_commit(self, step: Callable[[], None]) -> None:

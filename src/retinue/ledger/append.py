@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 from uuid import UUID
 
-from retinue.kernel import Scope
+from retinue.kernel import Alone, Scope
 from retinue.ledger.event import Event, Meta, Recorded, decode, encode, meta_of, type_of
 from retinue.ledger.feed import Encoded, Feed
 from retinue.ledger.projection import Projections
 
+_PLACES = "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16"
+_APPEND = f"SELECT ledger_append({_PLACES})"
+_APPEND_ALONE = f"SELECT ledger_append_alone({_PLACES}, $17)"
+
 
 class _Pending:
-    """The appends of one transaction, sent to the database as one call right before the commit."""
+    """The appends of one transaction, sent to the database as one call right before the commit.
+
+    When the scope does nothing else, that call is all of the transaction, and may share it with others'.
+    """
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
@@ -21,16 +29,24 @@ class _Pending:
         self.next: dict[str, int] = {}
         self.events: list[Recorded[Event]] = []
         self.now = scope.clock.now()  # one time for all that commits together
-        scope.uow.before_commit(self._flush)
+        scope.uow.before_commit(self._flush, alone=self._alone)
 
     async def _flush(self) -> None:
+        if self.events:
+            arguments = self._arguments()
+            last: int = await self._scope.queries.fetchval(_APPEND, *arguments)
+            self._scope.uow.after_commit(partial(self._committed, arguments, last))
+
+    def _alone(self) -> Alone | None:
         if not self.events:
-            return
+            return None
+        arguments = self._arguments()
+        return Alone(self._scope.tenant_id, _APPEND_ALONE, arguments, partial(self._committed, arguments))
+
+    def _arguments(self) -> Sequence[Any]:
         scope, events = self._scope, self.events
         types = [type_of(type(recorded.event)) for recorded in events]
-        data = [encode(recorded.event) for recorded in events]
-        last: int = await scope.queries.fetchval(
-            "SELECT ledger_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+        return (
             scope.tenant_id,
             list(self.expected),
             list(self.expected.values()),
@@ -38,7 +54,7 @@ class _Pending:
             [recorded.version for recorded in events],
             [name for name, _ in types],
             [schema for _, schema in types],
-            data,
+            [encode(recorded.event) for recorded in events],
             [recorded.meta.owner for recorded in events],
             [recorded.meta.session for recorded in events],
             [recorded.meta.run for recorded in events],
@@ -48,7 +64,10 @@ class _Pending:
             scope.cause or None,
             self.now,
         )
-        first = last - len(events) + 1
+
+    def _committed(self, arguments: Sequence[Any], last: int) -> None:
+        """Hand the events to the feed, as they were stored."""
+        first = last - len(self.events) + 1
         encoded = [
             Encoded(
                 first + n,
@@ -56,13 +75,13 @@ class _Pending:
                 schema,
                 recorded.recorded_at,
                 recorded.stream,
-                name,
-                text,
+                recorded.type,
+                data,
                 recorded.meta,
             )
-            for n, (recorded, (name, schema), text) in enumerate(zip(events, types, data, strict=True))
+            for n, (recorded, schema, data) in enumerate(zip(self.events, arguments[6], arguments[7], strict=True))
         ]
-        scope.uow.after_commit(partial(scope.service(Feed).committed, scope.tenant_id, encoded))
+        self._scope.service(Feed).committed(self._scope.tenant_id, encoded)
 
 
 def _as_uuid(trace_id: str) -> UUID | None:

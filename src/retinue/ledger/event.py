@@ -25,8 +25,7 @@ class UnknownEvent(Event, frozen=True, kw_only=True):
     raw: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Meta:
+class Meta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is known of every event without reading it. Never personal content, never secrets.
 
     Attributes:
@@ -70,8 +69,7 @@ E = TypeVar("E", bound=Event)
 E_co = TypeVar("E_co", bound=Event, covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded(Generic[E_co]):
+class Recorded(msgspec.Struct, Generic[E_co], frozen=True, gc=False):
     """An event with its place. ``position`` is None inside a projection: numbering comes last."""
 
     tenant_id: UUID

@@ -76,6 +76,23 @@ def upgrade() -> None:
         RETURN v_last;
     END $$;
 
+    -- An append that is a transaction by itself, or one of several in a transaction: it enters its tenant itself.
+    -- In company it waits for a head only briefly, so that no tenant has to wait for another's.
+    CREATE FUNCTION ledger_append_alone(
+        p_tenant uuid, p_streams text[], p_expected integer[],
+        p_stream text[], p_version integer[], p_type text[], p_schema smallint[], p_data text[],
+        p_owner uuid[], p_session uuid[], p_run uuid[],
+        p_actor text, p_actor_id uuid, p_trace uuid, p_cause text, p_at timestamptz, p_company boolean
+    ) RETURNS bigint LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+    BEGIN
+        PERFORM set_config('app.tenant_id', p_tenant::text, true);
+        IF p_company THEN
+            PERFORM set_config('lock_timeout', '100ms', true);
+        END IF;
+        RETURN ledger_append(p_tenant, p_streams, p_expected, p_stream, p_version, p_type, p_schema, p_data, p_owner,
+                             p_session, p_run, p_actor, p_actor_id, p_trace, p_cause, p_at);
+    END $$;
+
     -- One round trip for a reader outside a transaction: it enters the tenant itself.
     CREATE FUNCTION ledger_feed(p_tenant uuid, p_after bigint, p_limit integer)
     RETURNS TABLE (event_position bigint, event_version integer, event_schema smallint, event_at timestamptz,
@@ -104,9 +121,11 @@ def upgrade() -> None:
         END LOOP;
     END $$;
     """)
-    grant_function(
-        "ledger_append(uuid, text[], integer[], text[], integer[], text[], smallint[], text[], uuid[], uuid[], uuid[], "
-        "text, uuid, uuid, text, timestamptz)"
+    batch = (
+        "uuid, text[], integer[], text[], integer[], text[], smallint[], text[], uuid[], uuid[], uuid[], "
+        "text, uuid, uuid, text, timestamptz"
     )
+    grant_function(f"ledger_append({batch})")
+    grant_function(f"ledger_append_alone({batch}, boolean)")
     grant_function("ledger_feed(uuid, bigint, integer)")
     grant_function("ledger_heads(uuid[])")
