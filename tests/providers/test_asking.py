@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from retinue.kernel import BadInput, Settings
 from retinue.providers import Credentials, ModelFailed, ModelRequest, ProviderKey, Providers, ToolSpec
 from tests.providers.stub import KEY, ask_for, settings_for
 from tests.support.model_server import ModelServer, Step, ToolCall
@@ -241,6 +243,18 @@ async def test_no_key_in_errors_and_logs(
     await impatient.ask(ask_for("fine"))
     assert caplog.records
     assert KEY not in caplog.text
+
+
+async def test_a_word_of_a_letter_is_not_taken_out_of_what_went_wrong(server: ModelServer) -> None:
+    providers = Providers(settings_for(server, key="x", model_attempts=1))
+    server.script(Step(status=401, message="next to the box: exit"))
+    assert "next to the box: exit" in (await failure(providers, ask_for("go"))).detail
+    await providers.close()
+
+
+def test_a_key_too_short_to_be_one_is_refused_at_the_start() -> None:
+    with pytest.raises(BadInput, match=r"key for anthropic .* too short"):
+        Providers(Settings.model_validate({"ANTHROPIC_API_KEY": SecretStr("x"), "ANTHROPIC_BASE_URL": None}))
 
 
 async def test_a_key_that_looks_like_nothing_is_taken_out_too(server: ModelServer) -> None:

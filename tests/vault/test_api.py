@@ -32,13 +32,24 @@ async def test_a_secret_goes_in_and_does_not_come_out(site: Site) -> None:
 
 async def test_a_secret_can_be_replaced_and_deleted(site: Site) -> None:
     ann = await site.sign_up()
-    for value in ("first", "second"):
+    for value in ("the first", "the second"):
         assert (await ann.client.put(path(ann, "google"), json={"api_key": value})).status_code == 200
     async with scope_of(site.services, ann.tenant_id) as scope:
-        assert await provider_secrets(scope) == {"google": ProviderSecret("second", None)}
+        assert await provider_secrets(scope) == {"google": ProviderSecret("the second", None)}
     assert (await ann.client.delete(path(ann, "google"))).status_code == 204
     assert (await ann.client.delete(path(ann, "google"))).status_code == 404
     assert (await ann.client.get(path(ann))).json()["items"] == []
+
+
+async def test_a_short_text_is_a_key_only_where_keys_may_be_anything(site: Site) -> None:
+    ann = await site.sign_up()
+    refused = (await ann.client.put(path(ann, "openai"), json={"value": "x"})).json()
+    assert refused["errors"] == [
+        {"field": "value", "message": "A key of openai has at least 8 characters; this one has 1."}
+    ]
+    own = {"value": "x", "base_url": "https://llm.example.com/v1"}
+    assert (await ann.client.put(path(ann, "openai"), json=own)).status_code == 200
+    assert (await ann.client.put(path(ann, "pin"), json={"value": "1"})).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -48,6 +59,8 @@ async def test_a_secret_can_be_replaced_and_deleted(site: Site) -> None:
         ("openai", {"value": ""}),
         ("openai", {"value": "x" * 16_385}),
         ("openai", {"value": 7}),
+        ("openai", {"value": "x"}),
+        ("google", {"value": "1234567"}),
         ("openai", {"value": SECRET, "base_url": "ftp://x"}),
         ("openai", {"value": SECRET, "base_url": "https://a b"}),
         ("openai", {"value": SECRET, "more": 1}),

@@ -135,14 +135,14 @@ async def test_provider_credentials_are_the_secrets_with_known_names(services: S
     tenant = uuid4()
     async with scope_of(services, tenant) as scope:
         await store_secret(scope, "openai", "sk-1", "https://llm.example.com/v1")
-        await store_secret(scope, "google", "g-1")
+        await store_secret(scope, "google", "g-12345678")
         await store_secret(scope, "github", "gh-1")
     async with scope_of(services, tenant) as scope:
         assert await provider_secrets(scope) == {
             "openai": ProviderSecret("sk-1", "https://llm.example.com/v1"),
-            "google": ProviderSecret("g-1", None),
+            "google": ProviderSecret("g-12345678", None),
         }
-        assert await tenant_secrets(scope) == {"openai": "sk-1", "google": "g-1", "github": "gh-1"}
+        assert await tenant_secrets(scope) == {"openai": "sk-1", "google": "g-12345678", "github": "gh-1"}
 
 
 async def test_first_secrets_put_at_once_are_all_kept(services: Services) -> None:

@@ -37,6 +37,8 @@ _SENTENCES: dict[Kind, str] = {
 }
 
 _LONGEST_DETAIL = 500
+SHORTEST_KEY = 8
+"""Characters. No provider's keys are shorter; what is shorter stands in ordinary words, and cannot be taken out."""
 # What keys of the usual providers look like, also when they quote a key back in part ("sk-ab***yz").
 _KEY_SHAPED = re.compile(r"\b(?:sk|pk|rtn|key|gsk|xai|AIza|Bearer)[-_ ]?[A-Za-z0-9*_\-.]{6,}")
 
@@ -88,10 +90,11 @@ class ModelFailed(Exception):
 def clean(text: str, *secrets: str) -> str:
     """Return a provider's words fit to be shown: bounded, on one line, and without anything like a key.
 
-    ``secrets`` are texts that are known to be secret and taken out whatever they look like.
+    ``secrets`` are texts that are known to be secret and taken out whatever they look like, but for those too short
+    to be told from other words, such as the ``x`` that is sent to a server without keys.
     """
     for secret in secrets:
-        if secret:
+        if len(secret) >= SHORTEST_KEY:
             text = text.replace(secret, "[removed]")
     plain = _KEY_SHAPED.sub("[removed]", " ".join(text.split()))
     return plain if len(plain) <= _LONGEST_DETAIL else plain[: _LONGEST_DETAIL - 1] + "…"

@@ -15,7 +15,7 @@ from retinue.kernel import BadInput, Settings
 from retinue.providers.backend import Backend, BackendFactory, Endpoint
 from retinue.providers.breaker import Breaker
 from retinue.providers.demo import DEMO, Demo
-from retinue.providers.failures import ModelFailed
+from retinue.providers.failures import SHORTEST_KEY, ModelFailed
 from retinue.providers.messages import Credentials
 
 _MODULES = {
@@ -173,12 +173,21 @@ class Registry:
 
 
 def _endpoints_of(settings: Settings) -> dict[str, Endpoint]:
-    """Return the server's own endpoints, in the order in which a default model is looked for."""
+    """Return the server's own endpoints, in the order in which a default model is looked for.
+
+    Raises:
+        BadInput: a key is too short to be one. At an address of one's own it may be anything: many need none.
+    """
     given = {
         "openai": (settings.openai_api_key, settings.openai_base_url),
         "anthropic": (settings.anthropic_api_key, settings.anthropic_base_url),
         "google": (settings.gemini_api_key, settings.gemini_base_url),
     }
+    for provider, (key, base_url) in given.items():
+        if key and not base_url and len(key) < SHORTEST_KEY:
+            raise BadInput(
+                f"The key for {provider} in the server's settings is too short to be one: {len(key)} characters."
+            )
     return {
         provider: Endpoint(provider, key.get_secret_value() if key else _PLACEHOLDER, base_url)
         for provider, (key, base_url) in given.items()

@@ -67,7 +67,7 @@ async def list_secrets(
 async def put_secret(
     scope: Annotated[Scope, scoped("secrets", "change")], tenant_id: TenantId, name: Name, body: NewSecret
 ) -> SecretView:
-    """Store a secret, in place of an older one of the name."""
+    """Store a secret, in place of an older one of the name. A model provider's key has at least 8 characters."""
     await store_secret(scope, name, body.value.get_secret_value(), body.base_url)
     info = await views.one_secret_info(scope, PURPOSE, name)
     if info is None:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import msgspec
 
-from retinue.kernel import Conflict, Scope
+from retinue.kernel import BadInput, Conflict, Scope
 from retinue.vault.commands import open_secrets, seal
 from retinue.vault.views import count_secrets, one_secret_info
 
 PROVIDERS = ("openai", "anthropic", "google")
 PURPOSE = "tenant"
 MOST_SECRETS = 500
+SHORTEST_KEY = 8  # characters; no provider's keys are shorter
 
 
 class StoredSecret(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -34,8 +35,13 @@ async def store_secret(scope: Scope, name: str, value: str, base_url: str | None
     """Seal a secret of the tenant. The names in :data:`PROVIDERS` are credentials of model providers.
 
     Raises:
+        BadInput: it is too short to be a provider's key. With a ``base_url`` it may be anything: not all need one.
         Conflict: the tenant has too many secrets.
     """
+    if name in PROVIDERS and base_url is None and len(value) < SHORTEST_KEY:
+        raise BadInput(
+            f"A key of {name} has at least {SHORTEST_KEY} characters; this one has {len(value)}.", field="value"
+        )
     if await one_secret_info(scope, PURPOSE, name) is None and await count_secrets(scope, PURPOSE) >= MOST_SECRETS:
         raise Conflict(f"This tenant has {MOST_SECRETS} secrets. Delete some first.")
     await seal(scope, PURPOSE, name, msgspec.json.encode(StoredSecret(value, base_url)))
