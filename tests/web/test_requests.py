@@ -137,7 +137,8 @@ async def test_unknown_paths_and_methods(house: House, ann: Person) -> None:
         problem(await client.get(f"{NOTES}/"), 404, "not-found")
         wrong = await client.patch(NOTES, json={})
         problem(wrong, 405, "method-not-allowed")
-        assert wrong.headers["allow"]
+        assert wrong.headers.get_list("allow") == ["GET, POST"]
+        assert wrong.json()["detail"] == "PATCH is not allowed here; GET, POST is."
         for path in ("%00", "a%00b"):
             problem(await client.get(f"{NOTES}/{path}"), 404, "not-found")
         bad = problem(await client.get(f"{NOTES}?cursor=a%00b"), 422, "bad-input")

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError, WebSocketRequestValidatio
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import Scope, Send
 
 from retinue import kernel
@@ -218,13 +219,23 @@ def _from_http(request: Request, error: HTTPException) -> Fault:
     if error.status_code == 404:
         return NoSuchRoute(f"Nothing answers at {request.url.path}. /v1/openapi.json lists what there is.")
     if error.status_code == 405:
-        allowed = headers.get("Allow") or headers.get("allow") or "another method"
+        allowed = headers["Allow"] = ", ".join(_methods(request))
         return MethodNotAllowed(f"{request.method} is not allowed here; {allowed} is.", headers=headers)
     if error.status_code == 413:
         return PayloadTooLarge("The body is over the limit.")
     if error.status_code < 500:
         return Malformed(str(error.detail), headers=headers)
     return mistake()
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods that the request's path takes. The framework names those of the first route alone."""
+    found: set[str] = set()
+    for route in request.app.router.routes:
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return sorted(found)
 
 
 def install(app: FastAPI) -> None:
