@@ -12,7 +12,12 @@ TOOLS = list(ALLOWED)
 
 
 def effect_settings(file: Path, pause: float = 0.0, **more: str) -> dict[str, str]:
-    """Return the environment of a server that has the plugin."""
+    """Return the environment of a process that has the plugin.
+
+    Args:
+        file: gets a line for each effect.
+        pause: seconds between an effect and the tool's return.
+    """
     file.touch()
     return {
         "PYTHONPATH": str(PLUGIN),

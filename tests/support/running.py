@@ -139,18 +139,29 @@ class RunningServer:
                 await asyncio.sleep(0.05)
         raise AssertionError(f"the server is not ready:\n{self.api.output()[-4000:]}")
 
-    def start_worker(self) -> Process:
-        """Start one more worker process."""
+    def start_worker(self, **settings: str) -> Process:
+        """Start one more worker process; ``settings`` are its own, over the server's."""
         self.started += 1
-        worker = Process(["worker"], self.environment(), self.folder / f"worker-{self.started}.log")
+        worker = Process(["worker"], self.environment() | settings, self.folder / f"worker-{self.started}.log")
         worker.start()
         self.workers.append(worker)
         return worker
+
+    async def kill_workers(self) -> None:
+        """Kill all workers of their own processes."""
+        for worker in self.workers:
+            await asyncio.to_thread(worker.kill)
+        self.workers.clear()
 
     def kill(self) -> None:
         """Kill the API process."""
         assert self.api is not None
         self.api.kill()
+
+    async def stop(self) -> None:
+        """End the API process in good order; it can be started again."""
+        assert self.api is not None
+        await asyncio.to_thread(self.api.stop)
 
     async def close(self) -> None:
         for client in self.clients:
