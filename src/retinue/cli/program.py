@@ -18,6 +18,7 @@ from retinue.cli.keys import keys
 from retinue.cli.runs import runs
 from retinue.cli.screen import plain
 from retinue.cli.tenants import tenants
+from retinue.cli.vault import vault
 
 _EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 not allowed, 5 server unavailable, "
@@ -43,6 +44,7 @@ def build() -> typer.Typer:
         program.add_typer(noun, rich_help_panel="Work")
     for noun in (keys, tenants):
         program.add_typer(noun, rich_help_panel="Your account")
+    program.add_typer(vault, rich_help_panel="The server")
     return program
 
 

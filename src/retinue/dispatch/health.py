@@ -8,6 +8,8 @@ from __future__ import annotations
 from prometheus_client import Gauge
 
 from retinue.database import Database
+from retinue.dispatch.dispatcher import machine_id
+from retinue.kernel import Queries
 
 WAKE_UPS = Gauge("retinue_wake_ups", "Wake-ups in the queue: due, later, taken, failed", ["kind", "state"])
 OLDEST = Gauge("retinue_wake_ups_oldest_seconds", "For how long the oldest wake-up has been due", ["kind"])
@@ -52,3 +54,13 @@ async def measure(database: Database, dead_after_seconds: float) -> None:
         PROCESSES.labels(str(works).lower()).set(counts.get(works, 0))
     for row in activations:
         ACTIVATIONS.labels(row[0]).set(row[1])
+
+
+async def other_machines(queries: Queries) -> list[str]:
+    """Return the names of other machines on which processes of this database beat within the last half minute."""
+    rows = await queries.fetch(
+        "SELECT DISTINCT split_part(machine, ' ', 1) FROM dispatch.workers "
+        "WHERE machine <> $1 AND beat_at > clock_timestamp() - interval '30 seconds' ORDER BY 1",
+        machine_id(),
+    )
+    return [row[0] for row in rows]
