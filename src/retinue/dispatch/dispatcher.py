@@ -28,7 +28,7 @@ from pgqueuer.domain.models import Job
 from pgqueuer.domain.types import Channel
 
 from retinue.database import Database
-from retinue.dispatch.wakeups import SETTINGS, WakeUp, enqueue, queue_on, read_payload
+from retinue.dispatch.wakeups import SETTINGS, WakeUp, enqueue, queue_on, read_payload, wake
 from retinue.kernel import Clock, Fault, Scope, Services, Settings, SystemClock, new_id
 from retinue.ledger import Feed
 
@@ -211,6 +211,23 @@ class Dispatcher:
             subject_id,
             self.worker_id,
         )
+
+    async def prompt(self, scope: Scope, kind: str, subject_id: UUID) -> None:
+        """Have a subject worked on as soon as the scope has committed: here if there is room, else through the queue.
+
+        It is as lasting as a wake-up: should this process die, whoever takes over queues one. The work must let go of
+        the subject in its first transaction, before it looks at anything.
+        """
+        work = self._work.get(kind)
+        if work is None or self.capacity_left <= 0 or not await self.hold(scope, kind, subject_id):
+            await wake(scope, kind, subject_id)
+            return
+        services, tenant_id = self._services, scope.tenant_id
+
+        async def advance(_: Activation) -> None:
+            await work(services, tenant_id, subject_id)
+
+        scope.uow.after_commit(lambda: self.spawn(kind, tenant_id, subject_id, advance))
 
     def spawn(
         self, kind: str, tenant_id: UUID, subject_id: UUID, advance: Callable[[Activation], Coroutine[Any, Any, None]]

@@ -2,12 +2,16 @@
 
 from retinue.runs.commands import (
     ADVANCE,
+    Assignment,
+    RunOutcome,
     Started,
     Starter,
+    assign,
     cancel,
     delete_agent_runs,
     drop,
     load,
+    outcome,
     pause_agent,
     reconcile,
     retry,
@@ -17,7 +21,9 @@ from retinue.runs.commands import (
     unblock,
 )
 from retinue.runs.conversation import Conversation, EndedRun
+from retinue.runs.delegations import ChildOutcome, Declined, DelegatedCall, Delegation, Delegations, Opening
 from retinue.runs.events import Child, GivenCall, Parent
+from retinue.runs.parents import parent_hooks
 from retinue.runs.presenting import RunView, present
 from retinue.runs.rules import ENDED, RunState, Status, fold
 from retinue.runs.views import RunRow, find_run, list_runs
@@ -25,17 +31,26 @@ from retinue.runs.views import RunRow, find_run, list_runs
 __all__ = [
     "ADVANCE",
     "ENDED",
+    "Assignment",
     "Child",
+    "ChildOutcome",
     "Conversation",
+    "Declined",
+    "DelegatedCall",
+    "Delegation",
+    "Delegations",
     "EndedRun",
     "GivenCall",
+    "Opening",
     "Parent",
+    "RunOutcome",
     "RunRow",
     "RunState",
     "RunView",
     "Started",
     "Starter",
     "Status",
+    "assign",
     "cancel",
     "delete_agent_runs",
     "drop",
@@ -43,6 +58,8 @@ __all__ = [
     "fold",
     "list_runs",
     "load",
+    "outcome",
+    "parent_hooks",
     "pause_agent",
     "present",
     "reconcile",

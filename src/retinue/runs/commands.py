@@ -9,13 +9,16 @@ from typing import Literal
 from uuid import UUID
 
 from retinue import approvals, metering
-from retinue.agents import AgentDefinition, definition
+from retinue.agents import Agent, AgentDefinition, definition
 from retinue.dispatch import Dispatcher, wake
 from retinue.kernel import BadInput, Conflict, Scope, new_id
 from retinue.ledger import Event, append, read_stream
 from retinue.runs import lanes
-from retinue.runs.conversation import Conversation, EndedRun
+from retinue.runs.conversation import EndedRun
+from retinue.runs.delegations import Delegations
 from retinue.runs.events import (
+    GivenCall,
+    Parent,
     RunActivated,
     RunCancelled,
     RunCancelRequested,
@@ -25,6 +28,7 @@ from retinue.runs.events import (
     RunRetried,
     ToolReconciled,
 )
+from retinue.runs.parents import conversation_of, lock_above, tell_end
 from retinue.runs.rules import ENDED, RETRYABLE, CallStatus, RunState, Status, fold, fold_now
 from retinue.runs.views import RunRow, find_run, open_runs, set_routing
 
@@ -78,34 +82,148 @@ async def start_run(
         TooManyRequests: the lane's queue is full.
         BudgetExhausted: no money is left.
     """
-    budgeted = await metering.check(scope, agent_id)
-    reply_id = new_id()
-    limits = agent.limits
-    slot = await lanes.enter(scope, agent_id, concurrency=0 if blocked else limits.concurrency, queue=limits.queue)
     requested = RunRequested(
         session_id=session_id,
         message_id=message_id,
-        reply_id=reply_id,
+        reply_id=new_id(),
         agent_id=agent_id,
         agent_version=agent_version,
         owner_id=scope.owner(),
         history=history,
         priority=priority,
     )
+    return await _accept(scope, run_id, requested, agent, blocked=blocked)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """A part of something bigger, given to an agent: a run without a conversation.
+
+    Attributes:
+        parent: whose part it is; told of the end through ``parent_hooks``.
+        session_id: whose workspace and stream it uses; there need not be such a session.
+        prompt: all the agent is told, besides its instructions.
+        owner_id: in whose name; None: the scope's user.
+        depth: how many delegations lie above it.
+        tainted_by: what untrusted text those above it have read.
+        seconds: a shorter time than the agent's.
+        budget: less money than the agent may spend in a run, in nano-dollars.
+        call: the one call to be made, without a model.
+    """
+
+    parent: Parent
+    session_id: UUID
+    agent: Agent
+    prompt: str = ""
+    owner_id: UUID | None = None
+    depth: int = 0
+    tainted_by: Sequence[str] = ()
+    seconds: float | None = None
+    budget: int | None = None
+    call: GivenCall | None = None
+    priority: int | None = None
+
+
+async def assign(scope: Scope, assignment: Assignment) -> UUID:
+    """Accept a run that is a part of something bigger; return its id.
+
+    Whoever starts several in one transaction takes the agents in the order of their ids: each lane is locked.
+
+    Raises:
+        TooManyRequests: the lane's queue is full.
+        BudgetExhausted: no money is left.
+    """
+    agent, run_id = assignment.agent, new_id()
+    requested = RunRequested(
+        session_id=assignment.session_id,
+        message_id=run_id,
+        reply_id=new_id(),
+        agent_id=agent.agent_id,
+        agent_version=agent.version,
+        owner_id=assignment.owner_id or scope.owner(),
+        history=0,
+        priority=agent.definition.priority if assignment.priority is None else assignment.priority,
+        prompt=assignment.prompt,
+        parent=assignment.parent,
+        call=assignment.call,
+        depth=assignment.depth,
+        tainted_by=tuple(assignment.tainted_by),
+        seconds=assignment.seconds,
+        budget=assignment.budget,
+    )
+    return (await _accept(scope, run_id, requested, agent.definition, blocked=False)).run_id
+
+
+async def _accept(
+    scope: Scope, run_id: UUID, requested: RunRequested, agent: AgentDefinition, *, blocked: bool
+) -> Started:
+    agent_id, reply_id, limits = requested.agent_id, requested.reply_id, agent.limits
+    budgeted = await metering.check(scope, agent_id)
+    slot = await lanes.enter(scope, agent_id, concurrency=0 if blocked else limits.concurrency, queue=limits.queue)
     dispatcher = scope.service(Dispatcher)
     here = slot and dispatcher.capacity_left > 0 and await dispatcher.hold(scope, ADVANCE, run_id)
     facts: list[Event] = [requested]
     if here:
         facts.append(RunActivated(worker_id=dispatcher.worker_id, epoch=1))
-    await append(scope, stream_of(run_id), 0, facts, session_id=session_id, run_id=run_id)
+    await append(
+        scope,
+        stream_of(run_id),
+        0,
+        facts,
+        session_id=requested.session_id,
+        run_id=run_id,
+        owner_id=requested.owner_id,
+    )
     if here:
         state = fold_now(RunState(), facts, scope.clock.now())
         scope.service(Starter).begin(scope, run_id, state, budgeted=budgeted)
         return Started(run_id, reply_id, Status.RUNNING)
     await set_routing(scope, run_id, ready=not blocked, has_slot=slot)
     if slot:
-        await wake(scope, ADVANCE, run_id, priority=priority)
+        await wake(scope, ADVANCE, run_id, priority=requested.priority)
     return Started(run_id, reply_id, Status.QUEUED)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How a run ended.
+
+    Attributes:
+        text: its answer, or for a person what went wrong.
+        kind: what went wrong, as a stable name; None: nothing.
+        tainted: it has read untrusted text.
+        cost: nano-dollars.
+    """
+
+    status: Status
+    text: str
+    kind: str | None
+    tainted: bool
+    tokens: int
+    cost: int
+
+
+async def outcome(scope: Scope, run_id: UUID, *, lock: bool = False) -> RunOutcome | None:
+    """Return how a run ended, None while it goes on; ``lock``: nobody ends it before this scope commits.
+
+    Raises:
+        NotFound: there is no such run.
+    """
+    run = await find_run(scope, run_id, lock=lock)
+    if run.status not in ENDED:
+        return None
+    state = await load(scope, run_id)
+    kind = None if run.status is Status.COMPLETED else state.error.kind if state.error else run.status.value
+    return RunOutcome(run.status, closing_text(state), kind, bool(state.tainted_by), state.tokens, state.cost)
+
+
+def closing_text(state: RunState) -> str:
+    """Return the answer of a run that has one, else what a person should know of its end."""
+    if state.status is Status.COMPLETED:
+        return state.text
+    if state.error is not None:
+        return state.error.detail
+    return f"The run was {state.status}."
 
 
 async def unblock(scope: Scope, run_id: UUID) -> None:
@@ -150,7 +268,8 @@ async def cancel(scope: Scope, run_id: UUID, reason: str) -> None:
         NotFound: there is no such run.
         Conflict: it has ended already.
     """
-    await conversation_of(scope).lock(scope, (await find_run(scope, run_id)).session_id)
+    seen = await find_run(scope, run_id)
+    await lock_above(scope, seen.session_id, seen.parent)
     run = await find_run(scope, run_id, lock=True)
     if run.status in ENDED:
         raise Conflict(f"The run has ended already: it is {run.status}.")
@@ -160,8 +279,10 @@ async def cancel(scope: Scope, run_id: UUID, reason: str) -> None:
         return
     await record(scope, run, RunCancelled(reason=reason))
     await approvals.cancel_for_run(scope, run_id)
+    if run.status is Status.WAITING or run.model_calls:
+        await scope.service(Delegations).cancel(scope, await load(scope, run_id), reason)
     await metering.release_run(scope, run_id)
-    await tell_conversation(scope, run, Status.CANCELLED, f"The run was cancelled. {reason}".strip())
+    await tell_of_end(scope, run, Status.CANCELLED, f"The run was cancelled. {reason}".strip())
     if run.status is Status.QUEUED:
         await set_routing(scope, run_id, ready=False, has_slot=False)
         if run.has_slot:
@@ -170,15 +291,11 @@ async def cancel(scope: Scope, run_id: UUID, reason: str) -> None:
             await lanes.leave_queue(scope, run.agent_id)
 
 
-def conversation_of(scope: Scope) -> Conversation:
-    """Return the sessions' side of runs."""
-    return scope.service(Conversation)  # type: ignore[type-abstract]  # services are found by their protocol
-
-
-async def tell_conversation(scope: Scope, run: RunRow, status: Status, text: str) -> None:
-    """Tell the session that a run has ended."""
-    await conversation_of(scope).ended(
+async def tell_of_end(scope: Scope, run: RunRow, status: Status, text: str) -> None:
+    """Tell the session, or what the run is a part of, that it has ended."""
+    await tell_end(
         scope,
+        run.parent,
         EndedRun(run.run_id, run.session_id, run.reply_id, run.agent_id, run.owner_id, status, text, run.demo),
     )
 
@@ -191,14 +308,14 @@ async def retry(scope: Scope, run_id: UUID) -> None:
         Conflict: it has not ended, or it ended with an answer.
         TooManyRequests: the lane is full.
     """
-    conversation = conversation_of(scope)
-    await conversation.lock(scope, (await find_run(scope, run_id)).session_id)
+    seen = await find_run(scope, run_id)
+    await lock_above(scope, seen.session_id, seen.parent)
     run = await find_run(scope, run_id, lock=True)
     if run.status not in RETRYABLE:
         raise Conflict(f"Only a run that failed, timed out or was cancelled can be retried; this one is {run.status}.")
     await metering.check(scope, run.agent_id)
     await record(scope, run, RunRetried(after=run.status, reply_id=new_id()))
-    if await conversation.reopen(scope, run.session_id, run_id):
+    if run.parent is not None or await conversation_of(scope).reopen(scope, run.session_id, run_id):
         if await queue_again(scope, run):
             await wake(scope, ADVANCE, run_id, priority=run.priority)
     else:
@@ -240,6 +357,11 @@ async def drop(scope: Scope, run_id: UUID) -> None:
     if run.status is not Status.DEAD_LETTERED:
         raise Conflict("Only a dead letter can be dropped.")
     await record(scope, run, RunDropped())
+
+
+async def wake_parent(scope: Scope, parent: Parent, ended: EndedRun) -> None:
+    """Let a run go on whose call another run answered: the hook for parents of the kind ``run``."""
+    await wake(scope, ADVANCE, parent.id)
 
 
 # Pause and stop

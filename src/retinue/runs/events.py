@@ -34,11 +34,15 @@ class GivenCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One thing a run waits for: an approval, other work, the end of a stop, or a person to reconcile an effect."""
+    """One thing a run waits for: an approval, other work, the end of a stop, or a person to reconcile an effect.
+
+    ``of`` is the kind of the other work.
+    """
 
     kind: Literal["approval", "child", "stop", "reconcile"]
     id: UUID | None = None
     call_id: str | None = None
+    of: str | None = None
 
 
 @event("run.requested", personal=("prompt", "call"))

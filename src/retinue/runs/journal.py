@@ -22,8 +22,9 @@ from retinue.kernel import Actor, ActorKind, BudgetExhausted, Conflict, Scope, S
 from retinue.ledger import Event, append, read_stream
 from retinue.live import Live
 from retinue.runs import lanes
-from retinue.runs.commands import ADVANCE, conversation_of, stream_of, succeed
-from retinue.runs.conversation import Conversation, EndedRun
+from retinue.runs.commands import ADVANCE, closing_text, stream_of, succeed
+from retinue.runs.conversation import EndedRun
+from retinue.runs.delegations import ChildOutcome, Declined, DelegatedCall, Delegations
 from retinue.runs.events import (
     ModelResponded,
     RunCancelled,
@@ -34,10 +35,12 @@ from retinue.runs.events import (
     ToolAsked,
     ToolCompleted,
     ToolDecided,
+    ToolDelegated,
     ToolStarted,
     Wait,
 )
 from retinue.runs.judgement import Judgement
+from retinue.runs.parents import tell_end
 from retinue.runs.rules import (
     ENDED,
     FAILURES,
@@ -71,6 +74,7 @@ class Journal:
         state: the run as of the last commit.
         left: whether the run has left this worker: it ended, or it waits.
         budgeted: whether model calls must reserve money first.
+        asked: what the run was asked, for those who carry out a part of it.
     """
 
     def __init__(
@@ -85,8 +89,13 @@ class Journal:
         self.left = False
         self.budgeted = True
         self.trace_id = ""
-        self.bounds = Bounds(agent.limits.steps, agent.limits.tokens, agent.limits.budget)
+        self.asked = ""
+        self.bounds = Bounds(agent.limits.steps, agent.limits.tokens, self._budget())
         self._pen = asyncio.Lock()
+
+    def _budget(self) -> int | None:
+        bounds = [one for one in (self.agent.limits.budget, self.requested.budget) if one is not None]
+        return min(bounds, default=None)
 
     @property
     def requested(self) -> RunRequested:
@@ -215,8 +224,8 @@ class _Writing:
         self._now: datetime = scope.clock.now()
 
     @property
-    def conversation(self) -> Conversation:
-        return conversation_of(self.scope)
+    def delegations(self) -> Delegations:
+        return self.scope.service(Delegations)
 
     def add(self, fact: Event) -> None:
         self.facts.append(fact)
@@ -236,6 +245,8 @@ class _Writing:
                 for call in calls:
                     await self._judge(call)
             case RunTools(calls):
+                if await self._delegate(calls):
+                    return True
                 self._announce(calls)
                 return False
             case WaitFor(on):
@@ -265,6 +276,46 @@ class _Writing:
             approval_id = await approvals.request(self.scope, verdict)
             self.add(ToolAsked(call_id=call.call_id, tool=call.tool, approval_id=approval_id))
 
+    async def _delegate(self, calls: Sequence[Call]) -> bool:
+        """Hand on the cleared calls that other work answers; return whether there were any."""
+        handed = [
+            (call, delegation, self._handed(call))
+            for call in calls
+            if self._may_be_handed(call) and (delegation := self.delegations.behind(call.tool)) is not None
+        ]
+        if not handed:
+            return False
+        entered = {agent_id for call, one, what in handed for agent_id in await one.lanes(self.scope, what)}
+        if entered:
+            # Its own too: it is left in this transaction.
+            await lanes.lock(self.scope, entered | {self.journal.requested.agent_id})
+        for call, delegation, what in handed:
+            opened = await delegation.open(self.scope, what)
+            if not isinstance(opened, Declined):
+                self.add(ToolDelegated(call_id=call.call_id, tool=call.tool, child=opened))
+            elif opened.final:
+                self.add(RunFailed(kind=opened.kind, detail=opened.text, step=self.trial.step))
+                break
+            else:
+                self.add(ToolCompleted(call_id=call.call_id, tool=call.tool, content=opened.text, failed=True))
+        return True
+
+    def _may_be_handed(self, call: Call) -> bool:
+        judgement = self.journal.judgement
+        refused = call.decision and judgement is not None and judgement.answer_without_acting(call)
+        return call.status is CallStatus.CLEARED and not refused
+
+    def _handed(self, call: Call) -> DelegatedCall:
+        return DelegatedCall(
+            run_id=self.journal.run_id,
+            call_id=call.call_id,
+            tool=call.tool,
+            arguments=call.parsed(),
+            asked=self.journal.asked,
+            agent=self.journal.agent,
+            state=self.trial,
+        )
+
     def _announce(self, calls: Sequence[Call]) -> None:
         """Record the next effect before it acts; effects of one answer act one after the other."""
         judgement = self.journal.judgement
@@ -287,7 +338,7 @@ class _Writing:
                 return
 
     async def _wait(self, on: Sequence[Wait]) -> bool:
-        ids = [wait.id for wait in on if wait.id is not None]
+        ids = [wait.id for wait in on if wait.kind == "approval" and wait.id is not None]
         # The rows are locked: a decision is either seen here, or wakes the run after this commit.
         outcomes = await approvals.outcomes(self.scope, ids, lock=True) if ids else {}
         for wait in on:
@@ -295,10 +346,23 @@ class _Writing:
             if outcome is not None and wait.id is not None and wait.call_id is not None:
                 self.add(decided(wait.call_id, wait.id, outcome))
                 self._settle_refusal(wait.call_id)
-        if outcomes:
+        if await self._come_in(on) or outcomes:
             return True
         self.add(RunWaiting(on=list(on)))
         return True
+
+    async def _come_in(self, on: Sequence[Wait]) -> bool:
+        """Take the results of other work that has ended; return whether there were any."""
+        any_came = False
+        for wait in on:
+            call = self.trial.call(wait.call_id) if wait.kind == "child" and wait.call_id else None
+            if call is None or call.child is None:
+                continue
+            outcome = await self.delegations.outcome(self.scope, call.child, lock=True)
+            if outcome is not None:
+                self.add(came_in(call, outcome))
+                any_came = True
+        return any_came
 
     def _settle_refusal(self, call_id: str) -> None:
         """A call that was declined ends here: the agent is told so and goes on."""
@@ -350,8 +414,10 @@ class _Writing:
         """Tell the session of the end, and give back what the run still held."""
         requested = self.trial.requested
         assert requested is not None
-        await self.conversation.ended(
+        await self.delegations.cancel(self.scope, self.trial, f"the run that asked for it was {self.trial.status}")
+        await tell_end(
             self.scope,
+            requested.parent,
             EndedRun(
                 self.journal.run_id,
                 requested.session_id,
@@ -369,13 +435,16 @@ class _Writing:
             await approvals.cancel_for_run(self.scope, self.journal.run_id)
 
 
-def closing_text(state: RunState) -> str:
-    """Return the answer of a run that has one, else what a person should know of its end."""
-    if state.status is Status.COMPLETED:
-        return state.turns[-1].answer.text
-    if state.error is not None:
-        return state.error.detail
-    return f"The run was {state.status}."
+def came_in(call: Call, outcome: ChildOutcome) -> ToolCompleted:
+    """Copy how other work ended into the run's own stream, which must tell everything."""
+    return ToolCompleted(
+        call_id=call.call_id,
+        tool=call.tool,
+        content=outcome.content,
+        failed=outcome.failed,
+        untrusted=outcome.tainted,
+        addendum=outcome.addendum,
+    )
 
 
 def decided(call_id: str, approval_id: UUID, outcome: approvals.Outcome) -> ToolDecided:

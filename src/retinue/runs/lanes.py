@@ -6,6 +6,7 @@ becomes free is handed to the next run in the same transaction, so nobody overta
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from uuid import UUID
 
 from retinue.kernel import Scope, TooManyRequests
@@ -43,6 +44,13 @@ async def _enter(scope: Scope, agent_id: UUID, concurrency: int, queue: int) -> 
         queue,
     )
     return (row[0], row[1]) if row is not None else None
+
+
+async def lock(scope: Scope, agent_ids: Collection[UUID]) -> None:
+    """Lock several lanes in one order, for a transaction that enters or leaves more than one."""
+    await scope.queries.execute(
+        "SELECT FROM lanes WHERE agent_id = ANY($1) ORDER BY agent_id FOR UPDATE", sorted(agent_ids)
+    )
 
 
 async def wait(scope: Scope, agent_id: UUID) -> None:

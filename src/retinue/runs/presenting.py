@@ -10,7 +10,8 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from retinue.kernel import dollars
-from retinue.runs.rules import CallStatus, RunState
+from retinue.runs.events import Parent
+from retinue.runs.rules import CallStatus, RunState, Turn
 from retinue.runs.views import RunRow
 
 
@@ -33,9 +34,18 @@ class RunError(BaseModel):
 class WaitView(BaseModel):
     """One thing a run waits for."""
 
-    kind: str = Field(description="approval, stop or reconcile")
-    id: UUID | None = Field(default=None, description="the approval")
+    kind: str = Field(description="approval, child, stop or reconcile")
+    id: UUID | None = Field(default=None, description="the approval, or the other work")
     call_id: str | None = None
+    of: str | None = Field(default=None, description="what kind of other work: plan or run")
+
+
+class ParentView(BaseModel):
+    """What a run is a part of."""
+
+    kind: str = Field(description="plan, run or item", examples=["plan"])
+    id: UUID
+    key: str = Field(description="the task of the plan, or the call of the run")
 
 
 class RunView(BaseModel):
@@ -48,6 +58,7 @@ class RunView(BaseModel):
     status: str = Field(
         description="queued, running, waiting, completed, failed, cancelled, timed_out or dead_lettered"
     )
+    parent: ParentView | None = Field(description="what it works for, when that is not its session")
     waiting_on: list[WaitView]
     error: RunError | None
     message_id: UUID = Field(description="the message that will hold the answer")
@@ -92,6 +103,7 @@ def present(run: RunRow) -> RunView:
         agent_id=run.agent_id,
         agent_version=run.agent_version,
         status=run.status,
+        parent=_parent(run.parent),
         waiting_on=[WaitView(**wait) for wait in run.waiting_on],
         error=RunError(**run.error) if run.error else None,
         message_id=run.reply_id,
@@ -111,25 +123,32 @@ def present(run: RunRow) -> RunView:
     )
 
 
+def _parent(parent: Parent | None) -> ParentView | None:
+    return ParentView(kind=parent.kind, id=parent.id, key=parent.key) if parent else None
+
+
 def present_state(run_id: UUID, state: RunState) -> RunView:
     """Show a run as of an earlier version, folded from its stream."""
     requested = state.requested
     assert requested is not None
     assert state.requested_at is not None
-    paid = [turn.answer for turn in state.turns if not turn.from_cache]
+    paid = [turn.answer for turn in state.model_turns if not turn.from_cache]
     return RunView(
         run_id=run_id,
         session_id=requested.session_id,
         agent_id=requested.agent_id,
         agent_version=requested.agent_version,
         status=state.status,
-        waiting_on=[WaitView(kind=wait.kind, id=wait.id, call_id=wait.call_id) for wait in state.waiting_on],
+        parent=_parent(requested.parent),
+        waiting_on=[
+            WaitView(kind=wait.kind, id=wait.id, call_id=wait.call_id, of=wait.of) for wait in state.waiting_on
+        ],
         error=RunError(kind=state.error.kind, detail=state.error.detail, step=state.error.step)
         if state.error
         else None,
         message_id=state.reply_id,
-        steps=len(state.turns),
-        model_calls=len(state.turns),
+        steps=len(state.model_turns),
+        model_calls=len(state.model_turns),
         tool_calls=sum(call.status is CallStatus.DONE for turn in state.turns for call in turn.calls),
         input_tokens=sum(answer.input_tokens for answer in paid),
         output_tokens=sum(answer.output_tokens for answer in paid),
@@ -148,21 +167,8 @@ def present_steps(state: RunState) -> list[StepView]:
     """List the model and tool calls of a run in order."""
     steps: list[StepView] = []
     for turn in state.turns:
-        answer = turn.answer
-        steps.append(
-            StepView(
-                step=turn.step,
-                kind="model",
-                name=answer.model,
-                status="done",
-                result=answer.text or None,
-                from_cache=turn.from_cache,
-                tokens=answer.input_tokens + answer.output_tokens,
-                cost=dollars(answer.cost) if answer.cost is not None else None,
-                milliseconds=turn.milliseconds,
-                at=turn.at,
-            )
-        )
+        if not state.given:
+            steps.append(_model_step(turn))
         steps.extend(
             StepView(
                 step=turn.step,
@@ -179,6 +185,22 @@ def present_steps(state: RunState) -> list[StepView]:
             for call in turn.calls
         )
     return steps
+
+
+def _model_step(turn: Turn) -> StepView:
+    answer = turn.answer
+    return StepView(
+        step=turn.step,
+        kind="model",
+        name=answer.model,
+        status="done",
+        result=answer.text or None,
+        from_cache=turn.from_cache,
+        tokens=answer.input_tokens + answer.output_tokens,
+        cost=dollars(answer.cost) if answer.cost is not None else None,
+        milliseconds=turn.milliseconds,
+        at=turn.at,
+    )
 
 
 def _arguments(raw: str, edited: dict[str, Any] | None) -> dict[str, Any]:

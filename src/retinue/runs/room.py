@@ -8,8 +8,10 @@ from retinue import agents, tenancy
 from retinue.agents import AgentActivity
 from retinue.kernel import Room, Services
 from retinue.runs import activity, api
-from retinue.runs.commands import ADVANCE, Starter, delete_agent_runs, pause_agent, stop_tenant
+from retinue.runs.commands import ADVANCE, Starter, delete_agent_runs, pause_agent, stop_tenant, wake_parent
+from retinue.runs.delegations import Delegations
 from retinue.runs.events import EVENTS
+from retinue.runs.parents import parent_hooks
 from retinue.runs.views import PROJECTIONS
 from retinue.runs.work import RunStarter, advance
 from retinue.web import Streamed
@@ -18,6 +20,8 @@ from retinue.web import Streamed
 async def start(services: Services) -> None:
     """Join what the rooms below offer: agents' pauses and deletions, the tenant's emergency stop."""
     services.add(Starter, RunStarter())
+    services.add(Delegations, Delegations())
+    parent_hooks["run"] = wake_parent
     services.add(AgentActivity, AgentActivity(activity.look))
     for hooks, hook in (
         (agents.on_pause, pause_agent),
@@ -63,8 +67,10 @@ ROOM = Room(
     streamed={
         "run.requested": Streamed("direct_agent_call"),
         "run.activated": Streamed("run_started"),
+        "run.progressed": Streamed("task_progress"),
         "run.queued": Streamed("agent_status_changed", lambda data: {"status": "queued", **data}),
         "model.responded": Streamed("task_progress", _answered),
+        "tool.delegated": Streamed("task_progress", _called),
         "tool.started": Streamed("tool_request", _called),
         "tool.completed": Streamed("task_progress", _called),
         "tool.unknown": Streamed("system_notice", _called),

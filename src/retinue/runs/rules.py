@@ -13,10 +13,13 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from retinue.kernel import dollars
 from retinue.ledger import Event, Recorded
 from retinue.providers import Message, ModelAnswer, ToolCall, ToolResult
 from retinue.runs.events import (
+    Child,
     ModelResponded,
     RunActivated,
     RunCancelled,
@@ -34,6 +37,7 @@ from retinue.runs.events import (
     ToolAsked,
     ToolCompleted,
     ToolDecided,
+    ToolDelegated,
     ToolReconciled,
     ToolStarted,
     ToolUnknown,
@@ -55,6 +59,9 @@ class Status(StrEnum):
     DEAD_LETTERED = "dead_lettered"
 
 
+GIVEN_CALL = "given"
+"""The id of the one call of a run that asks no model."""
+
 ENDED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.TIMED_OUT, Status.DEAD_LETTERED})
 FAILURES = frozenset({Status.FAILED, Status.TIMED_OUT, Status.DEAD_LETTERED})
 RETRYABLE = frozenset({Status.FAILED, Status.CANCELLED, Status.TIMED_OUT, Status.DEAD_LETTERED})
@@ -67,6 +74,7 @@ class CallStatus(StrEnum):
     ASKED = "asked"
     CLEARED = "cleared"
     STARTED = "started"
+    DELEGATED = "delegated"
     UNKNOWN = "unknown"
     DONE = "done"
 
@@ -81,6 +89,7 @@ class Call:
     status: CallStatus = CallStatus.PROPOSED
     arguments: dict[str, Any] | None = None
     approval_id: UUID | None = None
+    child: Child | None = None
     decision: str | None = None
     comment: str | None = None
     answer: str | None = None
@@ -88,6 +97,7 @@ class Call:
     idempotent: bool = False
     content: str = ""
     failed: bool = False
+    addendum: str = ""
     milliseconds: int = 0
 
     def parsed(self) -> dict[str, Any]:
@@ -143,6 +153,28 @@ class RunState:
         return self.retried_as or self.requested.reply_id
 
     @property
+    def given(self) -> bool:
+        """Whether the run makes one given call and asks no model."""
+        return self.requested is not None and self.requested.call is not None
+
+    @property
+    def model_turns(self) -> list[Turn]:
+        """The turns a model took."""
+        return [] if self.given else self.turns
+
+    @property
+    def text(self) -> str:
+        """What the run answers, if it has come to an answer: the model's last words, or the given call's result.
+
+        What people must learn from delegated work is added, should the model not have said it.
+        """
+        if self.given:
+            return self.turns[-1].calls[0].content
+        text = self.turns[-1].answer.text
+        notes = [call.addendum for turn in self.turns for call in turn.calls if call.addendum]
+        return "\n\n".join([text, *(note for note in dict.fromkeys(notes) if note not in text)])
+
+    @property
     def step(self) -> int:
         """The number of the newest model answer; 0 before the first."""
         return self.turns[-1].step if self.turns else 0
@@ -193,6 +225,11 @@ def apply(state: RunState, fact: Event, at: datetime) -> None:
 
 def _requested(state: RunState, fact: RunRequested, at: datetime) -> None:
     state.requested, state.requested_at = fact, at
+    state.tainted_by = list(fact.tainted_by)
+    if fact.call is not None:
+        raw = msgspec.json.encode(fact.call.arguments).decode()
+        answer = ModelAnswer(parts=[], model="", provider="", finish="tool_call")
+        state.turns = [Turn(0, answer, True, 0, at, [Call(GIVEN_CALL, fact.call.tool, raw)])]
 
 
 def _activated(state: RunState, fact: RunActivated, at: datetime) -> None:
@@ -238,9 +275,15 @@ def _completed(state: RunState, fact: ToolCompleted, at: datetime) -> None:
     _progress(state)
     if call := state.call(fact.call_id):
         call.status, call.content, call.failed = CallStatus.DONE, fact.content, fact.failed
-        call.milliseconds = fact.milliseconds
+        call.milliseconds, call.addendum = fact.milliseconds, fact.addendum
         if fact.untrusted:
             state.tainted_by.append(f"{fact.tool} ({fact.call_id})")
+
+
+def _delegated(state: RunState, fact: ToolDelegated, at: datetime) -> None:
+    _progress(state)
+    if call := state.call(fact.call_id):
+        call.status, call.child = CallStatus.DELEGATED, fact.child
 
 
 def _unknown(state: RunState, fact: ToolUnknown, at: datetime) -> None:
@@ -319,6 +362,7 @@ _APPLY: dict[type[Event], Callable[[RunState, Any, datetime], None]] = {
     ToolAsked: _asked,
     ToolDecided: _decided,
     ToolStarted: _started,
+    ToolDelegated: _delegated,
     ToolCompleted: _completed,
     ToolUnknown: _unknown,
     ToolReconciled: _reconciled,
@@ -425,6 +469,9 @@ def next_step(state: RunState, bounds: Bounds) -> Step:
 
 def _after_turn(state: RunState, bounds: Bounds) -> Step:
     turn = state.turns[-1]
+    if state.given:
+        call = turn.calls[0]
+        return Fail("tool_failed", call.content) if call.failed else Finish(call.content)
     if not turn.calls:
         return Finish(turn.answer.text)
     if state.step >= bounds.steps:
@@ -439,6 +486,8 @@ def _after_turn(state: RunState, bounds: Bounds) -> Step:
 def _wait(call: Call) -> Wait:
     if call.status is CallStatus.UNKNOWN:
         return Wait(kind="reconcile", call_id=call.call_id)
+    if call.child is not None:
+        return Wait(kind="child", id=call.child.id, call_id=call.call_id, of=call.child.kind)
     return Wait(kind="approval", id=call.approval_id, call_id=call.call_id)
 
 

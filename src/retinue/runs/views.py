@@ -15,6 +15,7 @@ from retinue.kernel import NotFound, Row, Scope
 from retinue.ledger import Event, Recorded, StreamProjection
 from retinue.runs.events import (
     ModelResponded,
+    Parent,
     RunActivated,
     RunCancelled,
     RunCompleted,
@@ -28,6 +29,7 @@ from retinue.runs.events import (
     RunWaiting,
     ToolCompleted,
     ToolDecided,
+    ToolDelegated,
     ToolReconciled,
 )
 from retinue.runs.rules import ENDED, RunState, Status, apply
@@ -49,7 +51,7 @@ _STATUS_OF: dict[type[Event], Status] = {
 _LEAVES = ENDED | {Status.WAITING}
 _ENDS = (RunCompleted, RunFailed, RunCancelled, RunDropped, RunTimedOut, RunDeadLettered)
 # A recorded step shows that the run is no poison.
-_PROGRESS = (ModelResponded, ToolCompleted, ToolDecided)
+_PROGRESS = (ModelResponded, ToolCompleted, ToolDecided, ToolDelegated)
 _ANY_NUMBER = 2**31 - 1
 
 
@@ -83,12 +85,13 @@ class RunRow:
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    parent: Parent | None
 
 
 _COLUMNS = (
     "run_id, session_id, agent_id, agent_version, owner_id, reply_id, status, version, priority, epoch, attempts, "
     "has_slot, ready, model_calls, tool_calls, input_tokens, output_tokens, cost, unpriced, demo, tainted, "
-    "waiting_on, error, created_at, started_at, ended_at"
+    "waiting_on, error, created_at, started_at, ended_at, parent_kind, parent_id, parent_key"
 )
 
 
@@ -97,6 +100,7 @@ def _run(row: Row) -> RunRow:
     values[6] = Status(values[6])
     values[21] = json.loads(values[21]) if values[21] else []
     values[22] = json.loads(values[22]) if values[22] else None
+    values.append(Parent(kind=row[26], id=row[27], key=row[28]) if row[26] else None)
     return RunRow(*values)
 
 
@@ -210,8 +214,9 @@ async def project_run(scope: Scope, batch: Sequence[Recorded[Event]]) -> None:
 async def _insert(scope: Scope, run_id: UUID, first: RunRequested, at: datetime, changes: _Changes) -> None:
     await scope.queries.execute(
         "INSERT INTO runs (tenant_id, run_id, session_id, agent_id, agent_version, owner_id, reply_id, status, "
-        "version, priority, epoch, attempts, created_at, started_at, ready, has_slot) "
-        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15)",
+        "version, priority, epoch, attempts, created_at, started_at, ready, has_slot, tainted, "
+        "parent_kind, parent_id, parent_key) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, $16, $17, $18, $19)",
         scope.tenant_id,
         run_id,
         first.session_id,
@@ -227,6 +232,10 @@ async def _insert(scope: Scope, run_id: UUID, first: RunRequested, at: datetime,
         at,
         changes.started_at,
         changes.epoch is not None,
+        bool(first.tainted_by),
+        first.parent.kind if first.parent else None,
+        first.parent.id if first.parent else None,
+        first.parent.key if first.parent else None,
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
+
+import msgspec
 
 from retinue import approvals, metering
 from retinue.agents import AgentDefinition, definition
@@ -25,34 +27,40 @@ from retinue.providers import (
     ModelRequest,
     ProviderKey,
     Providers,
+    Text,
+    ToolCall,
     ToolSpec,
 )
 from retinue.runs import answers, lanes
 from retinue.runs.commands import (
     ADVANCE,
     Starter,
-    conversation_of,
     queue_again,
     record,
     stream_of,
     succeed,
-    tell_conversation,
+    tell_of_end,
 )
+from retinue.runs.delegations import Delegations, Opening
 from retinue.runs.events import (
+    Child,
     ModelResponded,
     RunActivated,
     RunDeadLettered,
     RunFailed,
     RunInterrupted,
+    RunProgressed,
     RunQueued,
+    RunRequested,
     RunTimedOut,
     RunWaiting,
     ToolCompleted,
     ToolUnknown,
     Wait,
 )
-from retinue.runs.journal import Journal, decided
+from retinue.runs.journal import Journal, came_in, decided
 from retinue.runs.judgement import Judgement
+from retinue.runs.parents import conversation_of
 from retinue.runs.rules import (
     ENDED,
     Call,
@@ -74,6 +82,7 @@ log = logging.getLogger(__name__)
 
 # What one activation of a run is numbered by in its frames: a new step, activation or try replaces the text so far.
 _TRIES_A_STEP = 100
+_NO_MODEL = "none"  # the provider of an answer that nobody was asked for
 _EPOCHS = 1000
 
 
@@ -161,6 +170,11 @@ async def _has_news(scope: Scope, run: RunRow) -> bool:
     ids = [UUID(wait["id"]) for wait in run.waiting_on if wait["kind"] == "approval" and wait.get("id")]
     if ids and await approvals.outcomes(scope, ids):
         return True
+    for wait in run.waiting_on:
+        if wait["kind"] == "child" and await scope.service(Delegations).outcome(
+            scope, Child(kind=wait["of"], id=UUID(wait["id"]))
+        ):
+            return True
     unknown = {wait["call_id"] for wait in run.waiting_on if wait["kind"] == "reconcile"}
     if not unknown:
         return False
@@ -175,6 +189,9 @@ async def _activation(scope: Scope, state: RunState, worker_id: UUID) -> list[Ev
     asked = {call.approval_id: call for call in state.open_calls if call.status is CallStatus.ASKED}
     for approval_id, outcome in (await approvals.outcomes(scope, [one for one in asked if one])).items():
         facts.append(decided(asked[approval_id].call_id, approval_id, outcome))
+    for call in state.open_calls:
+        if call.child is not None and (came := await scope.service(Delegations).outcome(scope, call.child)):
+            facts.append(came_in(call, came))
     return facts
 
 
@@ -185,7 +202,8 @@ async def _dead_letter(scope: Scope, run: RunRow, state: RunState) -> None:
     await record(scope, run, RunDeadLettered(cause=cause, attempts=state.attempts))
     await approvals.cancel_for_run(scope, run.run_id)
     await metering.release_run(scope, run.run_id)
-    await tell_conversation(scope, run, Status.DEAD_LETTERED, text)
+    await scope.service(Delegations).cancel(scope, state, text)
+    await tell_of_end(scope, run, Status.DEAD_LETTERED, text)
     await scope.service(Dispatcher).let_go(scope, ADVANCE, run.run_id)
     await succeed(scope, await lanes.leave(scope, run.agent_id, failed=True))
 
@@ -212,6 +230,7 @@ class _Drive:
         self.budgeted = budgeted
         self.broke: BudgetExhausted | None = None
         self._secrets: dict[str, str] = {}
+        self._added: dict[str, str] = {}
 
     async def run(self, state: RunState, trace_id: str) -> None:
         """Take steps until the run has left this worker.
@@ -227,7 +246,8 @@ class _Drive:
         except TimeoutError:
             if not deadline.expired():
                 raise
-            await self.journal.record(RunTimedOut(seconds=self.journal.agent.limits.seconds))
+            limit = self.journal.agent.limits.seconds
+            await self.journal.record(RunTimedOut(seconds=min(limit, self.journal.requested.seconds or limit)))
         except Stopped as stopped:
             if stopped.reason != "cancel":
                 raise
@@ -264,6 +284,7 @@ class _Drive:
         assert requested is not None
         agent = await self._read_once(state)
         self.journal = Journal(self.services, self.tenant_id, self.run_id, state, agent)
+        self.journal.asked = _last_text(self.history)
         self.journal.budgeted = self.budgeted is not False
         self.journal.trace_id = trace_id
         toolbox = self.services.get(Toolbox)
@@ -273,7 +294,10 @@ class _Drive:
         )
         for problem in self.tools.problems:
             log.warning("run %s: %s", self.run_id, problem)
-        self.specs = [ToolSpec(spec.name, spec.description, spec.parameters) for spec in self.tools.specs()]
+        self.specs = [
+            ToolSpec(spec.name, spec.description + self._added.get(spec.name, ""), spec.parameters)
+            for spec in self.tools.specs()
+        ]
         self.journal.judgement = Judgement(self.run_id, requested.agent_id, agent, self.tools)
 
     async def _read_once(self, state: RunState) -> AgentDefinition:
@@ -285,7 +309,8 @@ class _Drive:
             agent = await definition(scope, requested.agent_id, requested.agent_version)
             if self.budgeted is None:
                 self.broke = await self._check_budget(scope, requested.agent_id)
-            self.history = list(await conversation_of(scope).history(scope, requested.session_id, requested.history))
+            self.history = await self._read_history(scope, requested)
+            self._added = await self._describe(scope, requested, agent)
             keys = await provider_secrets(scope)
             self._secrets = await tenant_secrets(scope) if agent.mcp else {}
         if keys:
@@ -293,6 +318,17 @@ class _Drive:
                 keys={name: ProviderKey(api_key=key.api_key, base_url=key.base_url) for name, key in keys.items()}
             )
         return agent
+
+    async def _read_history(self, scope: Scope, requested: RunRequested) -> list[Message]:
+        if requested.parent is not None:
+            return [Message(role="user", parts=[Text(requested.prompt or "")])]
+        return list(await conversation_of(scope).history(scope, requested.session_id, requested.history))
+
+    async def _describe(self, scope: Scope, requested: RunRequested, agent: AgentDefinition) -> dict[str, str]:
+        """Say what can only be said now of tools that others carry out, such as who is in the team."""
+        delegations = scope.service(Delegations)
+        behind = {tool: one for tool in agent.tools if (one := delegations.behind(tool)) is not None}
+        return {tool: await one.describe(scope, requested) for tool, one in behind.items()}
 
     async def _check_budget(self, scope: Scope, agent_id: UUID) -> BudgetExhausted | None:
         try:
@@ -302,7 +338,12 @@ class _Drive:
         return None
 
     def _seconds_left(self) -> float:
-        return max(0.001, self.journal.agent.limits.seconds - self.journal.state.active_seconds)
+        limits = self.journal.agent.limits
+        return max(0.001, min(limits.seconds, self.journal.requested.seconds or limits.seconds) - self._spent)
+
+    @property
+    def _spent(self) -> float:
+        return self.journal.state.active_seconds
 
     async def _steps(self) -> None:
         while not self.journal.left:
@@ -338,11 +379,16 @@ class _Drive:
         request = self._request()
         if self.journal.agent.cache_seconds and await self._recall(step, request):
             return
+        opening = self._opening(step)
+        if opening is not None and await self._open_from_memory(step, *opening):
+            return
         if self.journal.budgeted and not await self._reserve(step, request):
             return
         began = time.monotonic()
         try:
-            answer = await self.activation.unless_stopped(self._ask(step, request))
+            answer = await self.activation.unless_stopped(
+                self._ask_in_time(step, request, *opening) if opening else self._ask(step, request)
+            )
         except ModelFailed as failed:
             await self.journal.record(RunFailed(kind=failed.kind, detail=failed.detail, step=step))
             return
@@ -350,7 +396,41 @@ class _Drive:
         if self.journal.agent.cache_seconds:
             async with self.journal.scope() as scope:
                 await answers.remember(scope, request, answer, self.journal.agent.cache_seconds)
-        await self.journal.record(ModelResponded(step=step, answer=answer, milliseconds=took))
+        unasked = answer.provider == _NO_MODEL
+        await self.journal.record(ModelResponded(step=step, answer=answer, milliseconds=took, from_cache=unasked))
+
+    def _opening(self, step: int) -> tuple[str, Opening] | None:
+        """Return the tool whose first call is bounded in time and can be written without a model, if there is one."""
+        if step != 1 or not self.history:
+            return None
+        openings = self.services.get(Delegations).openings
+        return next(((tool, openings[tool]) for tool in self.journal.agent.tools if tool in openings), None)
+
+    async def _open_from_memory(self, step: int, tool: str, opening: Opening) -> bool:
+        async with self.journal.scope() as scope:
+            found = await opening.recall(scope, self.journal.requested, self.journal.asked)
+        if found is None:
+            return False
+        answer = _unasked(tool, found, "recalled")
+        await self.journal.record(ModelResponded(step=step, answer=answer, from_cache=True))
+        return True
+
+    async def _ask_in_time(self, step: int, request: ModelRequest, tool: str, opening: Opening) -> ModelAnswer:
+        """Ask the model; when its time is up, write the call without it."""
+        async with self.journal.scope() as scope:
+            seconds = await opening.seconds(scope)
+        await self.journal.record(RunProgressed(phase="planning", seconds=seconds))
+        asking = asyncio.ensure_future(self._ask(step, request))
+        try:
+            await asyncio.wait({asking}, timeout=seconds)
+            if not asking.done():
+                async with self.journal.scope() as scope:
+                    found = await opening.fallback(scope, self.journal.requested, self.journal.asked)
+                if found is not None:
+                    return _unasked(tool, found, "fallback")
+            return await asking
+        finally:
+            asking.cancel()
 
     def _request(self) -> ModelRequest:
         agent = self.journal.agent
@@ -478,6 +558,16 @@ class _Drive:
             clock=self.services.get(Clock),  # type: ignore[type-abstract]  # services are found by their protocol
             secrets=self._secrets,
         )
+
+
+def _unasked(tool: str, arguments: Mapping[str, Any], why: str) -> ModelAnswer:
+    """Return an answer that no model wrote, and that says so."""
+    call = ToolCall(id=f"{tool}-{why}", name=tool, arguments=msgspec.json.encode(arguments).decode())
+    return ModelAnswer(parts=[call], model=f"{_NO_MODEL}:{why}", provider=_NO_MODEL, cost=0, finish="tool_call")
+
+
+def _last_text(messages: Sequence[Message]) -> str:
+    return "".join(part.text for part in messages[-1].parts if isinstance(part, Text)) if messages else ""
 
 
 async def _all(work: list[Coroutine[Any, Any, None]]) -> None:

@@ -39,6 +39,9 @@ def upgrade() -> None:
         demo          boolean NOT NULL DEFAULT false,
         tainted       boolean NOT NULL DEFAULT false,
         status        text COLLATE "C" NOT NULL,
+        parent_id     uuid,
+        parent_kind   text COLLATE "C",
+        parent_key    text COLLATE "C",
         waiting_on    text,
         error         text,
         PRIMARY KEY (tenant_id, run_id)
