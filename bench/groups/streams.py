@@ -117,13 +117,15 @@ async def _thousand(bench: Bench, product: Product, seconds: float) -> Results:
     alone = await _product(product, 1, seconds)
     floors: list[Followed] = []
     products: list[Followed] = []
+    slow: list[Followed] = []
     for _ in range(rounds):
         floors.append(await _floor(bench, streams, seconds))
         products.append(await _product(product, streams, seconds))
-    slow = await _product(product, streams, seconds, streams // _SLOW_SHARE)
+        slow.append(await _product(product, streams, seconds, streams // _SLOW_SHARE))
     note = products[-1].note
     floor99 = median([percentile(found.lags, 99) for found in floors])
     product99 = median([percentile(found.lags, 99) for found in products])
+    slow99 = median([percentile(found.lags, 99) for found in slow])
     # What it costs to make the events is not the cost of a delivery: it is what one stream costs.
     cpu = median([(found.cpu - alone.cpu) / found.deliveries * 1e6 for found in products])
     floor_cpu = median([found.cpu / found.deliveries * 1e6 for found in floors])
@@ -134,7 +136,7 @@ async def _thousand(bench: Bench, product: Product, seconds: float) -> Results:
         "1,000 streams, p99 below 100 ms": Measured(product99, floor99, note),
         "1,000 streams, CPU a delivery": Measured(cpu, floor_cpu, "beyond what one stream costs"),
         "1,000 streams, memory a stream": Measured(grown, floor_grown, note),
-        "1,000 streams, p99 beside 200 slow ones": Measured(percentile(slow.lags, 99), product99, slow.note),
+        "1,000 streams, p99 beside 200 slow ones": Measured(slow99, product99, slow[-1].note),
     }
 
 

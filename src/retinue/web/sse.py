@@ -108,6 +108,7 @@ class Opening:
                 channel, self._filter(), receive, send, expires_at=self.credential.expires_at, abort=self.abort
             )
             holder = self.streams.watch(connection, self.credential, self.tenant_id, self.entry)
+            self.credential, self.entry = holder.credential, holder.entry  # equal, and there once for all
             try:
                 await begin(receive, send)
                 await connection.run(after)

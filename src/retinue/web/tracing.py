@@ -93,6 +93,7 @@ def _traced(exchange: Exchange, send: Send) -> Send:
             if not any(name == b"cache-control" for name, _ in headers):
                 headers.append(_NO_STORE)
             message["headers"] = headers
+            exchange.headers.clear()
         elif kind == "websocket.accept":
             exchange.status = 101
             message["headers"] = [*message.get("headers", ()), _VERSION, (b"traceparent", _traceparent(exchange))]
@@ -125,7 +126,7 @@ def _forget(scope: Scope, exchange: Exchange) -> None:
     scope.clear()  # a dict keeps its size when keys are deleted one by one
     scope.update(kept)
     scope["headers"].clear()  # in place: the server holds the same list
-    exchange.answer = None
+    exchange.answer = exchange.credential = None
     exchange.body = b""
 
 
