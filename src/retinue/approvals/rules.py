@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from retinue.approvals.edits import complaint
 from retinue.approvals.events import ApprovalDecided, Decision, Kind, Resume
 from retinue.kernel import Actor, ActorKind, BadInput, Conflict, Forbidden
+from retinue.tools import ArgumentCheck
 
 Status = Literal["pending", "approved", "rejected", "expired", "cancelled"]
 
@@ -195,9 +195,19 @@ def _check_call(approval: Approval, ruling: Ruling) -> None:
         return
     if ruling.decision != "approve":
         raise BadInput("edited_arguments: a call that is rejected takes no arguments.", field="edited_arguments")
-    found = complaint(approval.parameters, ruling.edited_arguments)
+    found = _complaint(approval.parameters, ruling.edited_arguments)
     if found:
         raise BadInput(f"edited_arguments: {found}", field="edited_arguments")
+
+
+def _complaint(parameters: Mapping[str, Any] | None, arguments: dict[str, Any]) -> str | None:
+    """Say what the tool will not take; None when nothing. So a mistake is found while the approval is still open."""
+    if parameters is None:
+        return "the tool's parameters are not known, so its arguments cannot be edited"
+    try:
+        return ArgumentCheck(parameters).complaint(arguments)
+    except Exception:  # a schema from elsewhere can be wrong, or defeat the validator by recursion
+        return "they cannot be checked against the tool's schema"
 
 
 def _check_question(ruling: Ruling) -> None:

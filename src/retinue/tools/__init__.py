@@ -3,6 +3,7 @@
 A tool carries labels; :func:`needs_approval` says by them whether a call runs, asks a person or is refused.
 """
 
+from retinue.tools.arguments import ArgumentCheck
 from retinue.tools.calls import Tool, ToolContext, ToolFault, ToolOutcome, read_arguments
 from retinue.tools.files import Upload, save_upload
 from retinue.tools.functions import function_tool, tool
@@ -15,6 +16,7 @@ from retinue.tools.workspace import Entry, Workspace
 
 __all__ = [
     "UNLABELLED",
+    "ArgumentCheck",
     "Autonomy",
     "Decision",
     "Effect",
