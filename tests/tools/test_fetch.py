@@ -12,8 +12,9 @@ from ipaddress import ip_address
 import httpx2
 import pytest
 
+from retinue.kernel import address_refusal
 from retinue.tools import Effect, ToolContext, ToolOutcome, Trust
-from retinue.tools.addresses import AddressCheck, AddressRefused, CheckedTransport, refusal
+from retinue.tools.addresses import AddressCheck, AddressRefused, CheckedTransport
 from retinue.tools.fetch import LARGEST_PAGE, HttpFetch, fetch_tool, html_to_text
 from tests.tools.web import Page, WebServer, client_tls, moved
 
@@ -66,12 +67,12 @@ CLOSED = [
 
 @pytest.mark.parametrize("text", CLOSED)
 def test_addresses_that_are_closed(text: str) -> None:
-    assert refusal(ip_address(text))
+    assert address_refusal(ip_address(text))
 
 
 @pytest.mark.parametrize("text", [PUBLIC, "8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "2a00:1450:4001:80f::200e"])
 def test_addresses_that_are_open(text: str) -> None:
-    assert refusal(ip_address(text)) is None
+    assert address_refusal(ip_address(text)) is None
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_addresses_that_are_open(text: str) -> None:
     ],
 )
 def test_private_addresses_can_be_opened_but_not_where_credentials_are(text: str, closed: bool) -> None:
-    assert bool(refusal(ip_address(text), allow_private=True)) is closed
+    assert bool(address_refusal(ip_address(text), allow_private=True)) is closed
 
 
 class Names:

@@ -1,5 +1,6 @@
 """The vocabulary every room shares: ids, clock, money, faults, scope, settings and telemetry."""
 
+from retinue.kernel.addresses import Address, address_refusal
 from retinue.kernel.clock import Clock, ManualClock, SystemClock
 from retinue.kernel.faults import (
     BadInput,
@@ -36,6 +37,7 @@ __all__ = [
     "SYSTEM",
     "Actor",
     "ActorKind",
+    "Address",
     "Alone",
     "BadInput",
     "BudgetExhausted",
@@ -62,6 +64,7 @@ __all__ = [
     "Unavailable",
     "UnitOfWork",
     "UnsupportedMediaType",
+    "address_refusal",
     "configure_logging",
     "configure_tracing",
     "dollars",

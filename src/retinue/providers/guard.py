@@ -8,28 +8,21 @@ the server's own network. Proxies from the environment are not used: they would 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 import ssl
 from collections.abc import Iterable
+from ipaddress import ip_address
 from typing import Any
 
 import httpcore2
 import httpx2
 
-_NAT64 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
+from retinue.kernel import address_refusal
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is reachable on the public internet, also behind its IPv4-in-IPv6 forms."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inner is not None:
-            return is_public(str(inner))
-        if any(ip in network for network in _NAT64):
-            return False
-    return ip.is_global and not ip.is_multicast
+    """Whether an IP address is a public one. An IPv4 address in the form of an IPv6 one is not: who knows its way?"""
+    return address_refusal(ip_address(address)) is None
 
 
 class _PublicOnly(httpcore2.AsyncNetworkBackend):

@@ -11,82 +11,21 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import ip_address
 
 import httpx2
 
-Address = IPv4Address | IPv6Address
+from retinue.kernel import Address, address_refusal
+
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Finds the addresses of a host and port, as texts."""
 
 _MOST_TRIED = 4
 """Addresses of one name that are tried before giving up."""
 
-# IPv4 addresses in disguise: where they lead cannot be told from here, and nobody writes a URL so.
-_DISGUISES = tuple(
-    IPv6Network(text)
-    for text in (
-        "64:ff9b::/96",  # NAT64 (RFC 6052)
-        "64:ff9b:1::/48",  # NAT64, local use (RFC 8215)
-        "::/96",  # IPv4-compatible, deprecated (RFC 4291); loopback is let through before
-        "::ffff:0:0/96",  # IPv4-mapped (RFC 4291)
-        "::ffff:0:0:0/96",  # IPv4-translated (RFC 2765)
-        "2001::/32",  # Teredo (RFC 4380)
-        "2002::/16",  # 6to4 (RFC 3056)
-    )
-)
-
-# Not public, though the standard library of some Python versions takes them for it.
-_NOT_PUBLIC = (
-    IPv4Network("192.88.99.0/24"),  # 6to4 relays (RFC 7526)
-    IPv6Network("fec0::/10"),  # site-local, deprecated (RFC 3879)
-    IPv6Network("5f00::/16"),  # segment routing (RFC 9602)
-    IPv6Network("3fff::/20"),  # documentation (RFC 9637)
-    IPv6Network("100:0:0:1::/64"),  # dummy prefix (RFC 9780)
-)
-
-# Where clouds hand out credentials: closed even when private addresses are open.
-_CREDENTIALS = (
-    IPv4Network("169.254.0.0/16"),
-    IPv6Network("fe80::/10"),
-    IPv4Network("168.63.129.16/32"),
-    IPv4Network("100.100.100.200/32"),  # Alibaba Cloud
-    IPv4Network("192.0.0.192/32"),  # Oracle Cloud
-    IPv6Network("fd00:ec2::/32"),  # Amazon
-    IPv6Network("fd20:ce::/32"),  # Google
-    IPv6Network("fd00:42::/32"),  # Scaleway
-)
-
-_BROADCAST = IPv4Address("255.255.255.255")
-
 
 class AddressRefused(httpx2.ConnectError):
     """The address must not be reached; the text says so without telling where a name leads."""
-
-
-def refusal(address: Address, *, allow_private: bool = False) -> str | None:
-    """Say why an address must not be reached; None when it may be.
-
-    Args:
-        allow_private: let private and loopback addresses pass. Metadata services of clouds stay closed.
-    """
-    if isinstance(address, IPv6Address):
-        address = IPv6Address(address.packed)  # without its zone, which is part of no network
-    if _within(address, _CREDENTIALS):
-        return "it is an address of a metadata service or of this link"
-    if address.is_multicast or address == _BROADCAST:
-        return "it is an address of many machines"
-    if allow_private and (address.is_loopback or address.is_unspecified):
-        return None
-    if _within(address, _DISGUISES):
-        return "it is an IPv4 address in another form"
-    if not allow_private and (not address.is_global or _within(address, _NOT_PUBLIC)):
-        return "it is not a public address"
-    return None
-
-
-def _within(address: Address, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
-    return any(address in network for network in networks)
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
@@ -117,7 +56,7 @@ class AddressCheck:
         literal = _literal(host)
         found = [literal] if literal else [_read(text) for text in await self._asked(host, port)]
         for address in found:
-            if reason := refusal(address, allow_private=self._allow_private):
+            if reason := address_refusal(address, allow_private=self._allow_private):
                 raise AddressRefused(f"{host} cannot be reached from here: {reason}")
         return found[:_MOST_TRIED]
 

@@ -11,8 +11,7 @@ import httpx2
 import msgspec
 from msgspec import Struct, structs
 
-from retinue.kernel import BadInput, Settings
-from retinue.tools.addresses import refusal
+from retinue.kernel import BadInput, Settings, address_refusal
 from retinue.tools.labels import UNLABELLED, Labels
 
 MOST_SERVERS = 10
@@ -115,7 +114,7 @@ def _check_url(text: str, field: str, settings: Settings) -> None:
         address = ip_address(url.host)
     except ValueError:
         return  # a name; it is resolved and checked when it is used
-    if reason := refusal(address, allow_private=settings.allow_private_fetch):
+    if reason := address_refusal(address, allow_private=settings.allow_private_fetch):
         raise BadInput(f"This address cannot be used: {reason}.", field=field)
 
 
