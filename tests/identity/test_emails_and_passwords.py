@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -143,3 +146,33 @@ def test_older_parameters_are_outdated() -> None:
         "$argon2id$v=19$m=4096,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNo"
     )
     passwords.close()
+
+
+_KEPT = """
+import asyncio, psutil
+import retinue.identity.passwords as passwords
+
+async def main():
+    {planted}
+    found, process = passwords.Passwords(), psutil.Process()
+    before = process.memory_info().rss
+    await asyncio.gather(*(found.hash("x" * 12) for _ in range(10)))
+    print((process.memory_info().rss - before) // 2**20)
+    found.close()
+
+asyncio.run(main())
+"""
+
+
+async def _kept(planted: str = "pass") -> int:
+    """Return how many MiB ten hashes leave behind in a process of their own."""
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", _KEPT.format(planted=planted)], check=True, capture_output=True
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="only glibc keeps it")
+async def test_hashes_give_their_memory_back() -> None:
+    assert await _kept() < 10
+    assert await _kept("passwords._give_back_large_blocks = lambda: None") > 10
