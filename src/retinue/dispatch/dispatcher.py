@@ -14,7 +14,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -115,6 +115,7 @@ class Dispatcher:
         self._clock = clock or SystemClock()
         self._work: dict[str, Work] = {}
         self._held: dict[tuple[str, UUID], Activation] = {}
+        self._strays: set[tuple[str, UUID]] = set()  # claims that nobody here advanced at the last beat
         self._claiming = 0  # wake-ups whose work is about to claim: each may become an activation
         self._tasks: list[asyncio.Task[None]] = []
         self._manager: QueueManager | None = None
@@ -260,7 +261,7 @@ class Dispatcher:
                 self._room.notify_all()
 
     async def _hand_over(self, activation: Activation) -> None:
-        """Let another activation go on: what this one held is woken again. The net underneath is the reaper."""
+        """Let another activation go on: what this one held is woken again. The net underneath is the next beat."""
         with contextlib.suppress(Exception):
             async with self._database.routing(transaction=True) as queries:
                 gone = await queries.fetchval(
@@ -340,14 +341,30 @@ class Dispatcher:
             self.peers = rows[0][0]
             self._last_beat = time.monotonic()
             self._services.get(Feed).alone = self.peers == 1
-            if self._held and self.peers > 1:
-                for row in await queries.fetch(
-                    "SELECT kind, subject_id, stop FROM dispatch.activations WHERE worker_id = $1 AND stop IS NOT NULL",
-                    self.worker_id,
-                ):
-                    self.stop_here(row["kind"], row["subject_id"], row["stop"])
+            claims = await queries.fetch(
+                "SELECT tenant_id, kind, subject_id, stop FROM dispatch.activations WHERE worker_id = $1",
+                self.worker_id,
+            )
+        for row in claims:
+            if row["stop"] is not None:
+                self.stop_here(row["kind"], row["subject_id"], row["stop"])
+        await self._return_strays({(row["kind"], row["subject_id"]): row["tenant_id"] for row in claims})
         if self.peers > 1:
             await self._reap()
+
+    async def _return_strays(self, claims: Mapping[tuple[str, UUID], UUID]) -> None:
+        """Hand over what this worker has claimed and nobody here advances.
+
+        That happens when the database goes away: the answer to a commit is lost, or an activation fails and cannot be
+        handed over either. A claim counts when two beats have seen it so: the first may come between the commit and
+        the start of the work.
+        """
+        strays = {claim for claim in claims if claim not in self._held}
+        for kind, subject_id in strays & self._strays:
+            if (kind, subject_id) not in self._held:
+                log.warning("%s %s was claimed and is not advanced; it is handed over", kind, subject_id)
+                await self._hand_over(Activation(kind, claims[kind, subject_id], subject_id))
+        self._strays = strays
 
     async def _come_back(self) -> None:
         """This process was silent for so long that it was given up: drop everything and start as a new worker."""
