@@ -12,9 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retinue.kernel import BadInput
-from retinue.planning import expressions
-from retinue.planning.expressions import MAX_RESULT, MAX_TEXT, compile_expression, evaluate
-from retinue.planning.templates import expressions_in, json_value, render
+from retinue.planning import evaluation
+from retinue.planning.expressions import (
+    MAX_RESULT,
+    MAX_TEXT,
+    compile_expression,
+    evaluate,
+    expressions_in,
+    json_value,
+    render,
+)
 
 CONTEXT: dict[str, Any] = {
     "inputs": {"name": "Ada", "n": [3, 1, 2], "price": 1.5, "nothing": None, "text": "a,b", "flag": True},
@@ -155,7 +162,7 @@ def test_no_expression_holds_the_event_loop(text: str) -> None:
 
 def test_the_bound_is_what_stops_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: without the estimate, an expression of 45 characters takes seconds."""
-    monkeypatch.setattr(expressions, "MOST_WORK", 10**15)
+    monkeypatch.setattr(evaluation, "MOST_WORK", 10**15)
     began = time.process_time()
     evaluate("inputs.n.all(a, (inputs.s + inputs.s).size() > 1)", _BIG)
     assert time.process_time() - began > 1.0
