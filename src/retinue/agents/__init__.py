@@ -1,6 +1,6 @@
 """Agents: versioned definitions, their limits, pausing, YAML."""
 
-from retinue.agents.commands import AgentActivity, definition, find, on_delete, on_pause
+from retinue.agents.commands import AgentActivity, create, definition, find, on_delete, on_pause, own
 from retinue.agents.events import AgentDefinition, Autonomy, Limits, ToolDecision
 from retinue.agents.rules import Activity, Agent
 
@@ -12,8 +12,10 @@ __all__ = [
     "Autonomy",
     "Limits",
     "ToolDecision",
+    "create",
     "definition",
     "find",
     "on_delete",
     "on_pause",
+    "own",
 ]

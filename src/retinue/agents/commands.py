@@ -60,6 +60,11 @@ async def find(scope: Scope, reference: UUID | str) -> Agent:
     return found
 
 
+async def own(scope: Scope, limit: int) -> Sequence[Agent]:
+    """Return the user's own agents, oldest first."""
+    return await views.owned(scope, scope.owner(), None, limit)
+
+
 async def definition(scope: Scope, agent_id: UUID, version: int) -> AgentDefinition:
     """Return one version of an agent, deleted or not. It never changes, so this process may remember it.
 

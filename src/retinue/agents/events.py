@@ -41,6 +41,7 @@ class AgentDefinition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
     Attributes:
         name: what people call it; unique among its owner's agents, without regard to case.
+        description: what it is good at, for people and for agents that hand work on.
         instructions: what the model is told first.
         model: ``provider:model``; None for the server's default.
         fallbacks: models tried, in order, when the one before fails.
@@ -57,6 +58,7 @@ class AgentDefinition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """
 
     name: str
+    description: str = ""
     instructions: str = ""
     model: str | None = None
     fallbacks: tuple[str, ...] = ()

@@ -20,6 +20,7 @@ from retinue.kernel import BadInput, Conflict
 from retinue.ledger import Event
 
 NAME_LENGTH = 100
+DESCRIPTION_LENGTH = 1_000
 INSTRUCTIONS_LENGTH = 100_000
 MODEL_LENGTH = 200
 MAX_FALLBACKS = 5

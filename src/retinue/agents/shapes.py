@@ -85,6 +85,9 @@ class NewAgent(_Shape):
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     name: str = Field(min_length=1, max_length=rules.NAME_LENGTH, description="unique among your agents")
+    description: str = Field(
+        default="", max_length=rules.DESCRIPTION_LENGTH, description="what it is good at, for those who hand work on"
+    )
     instructions: str = Field(default="", max_length=rules.INSTRUCTIONS_LENGTH, description="what it is told first")
     model: ModelName | None = Field(default=None, description="provider:model; null for the server's default")
     fallbacks: list[ModelName] = Field(default=[], max_length=rules.MAX_FALLBACKS, description="tried in order")

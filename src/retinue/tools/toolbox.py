@@ -93,6 +93,22 @@ class Toolbox:
         self._opened: dict[tuple[str, ...], OpenTools] = {}
         self._remote: WeakKeyDictionary[McpConnection, RemoteTools] = WeakKeyDictionary()
 
+    def add(self, group: str, tools: Sequence[Tool]) -> None:
+        """Offer the tools of a room to agents, under one name of their ``tools``. For the start of the server.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+        taken = {tool.name for known in self._groups.values() for tool in known} | set(self._groups)
+        if taken & {group, *(tool.name for tool in tools)}:
+            raise ValueError(f"there are tools called {group} already")
+        self._groups[group] = list(tools)
+
+    def labels_of(self, selection: Sequence[str]) -> dict[str, Labels]:
+        """Return what each tool of an agent's selection may cause, by the tool's name; MCP servers' are not known."""
+        plain = self._plain(tuple(selection))
+        return {spec.name: tool.labels for spec in plain.specs() if (tool := plain.get(spec.name)) is not None}
+
     def names(self) -> list[str]:
         """Return what an agent's ``tools`` may name."""
         return sorted(self._groups)
