@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 from uuid import UUID
 
 from retinue import approvals, metering
@@ -44,12 +44,12 @@ class Started:
     status: Status
 
 
-class Starter:
+class Starter(Protocol):
     """Begins activations in this process; the runs room's work registers itself here (a service of the house)."""
 
     def begin(self, scope: Scope, run_id: UUID, state: RunState, *, budgeted: bool) -> None:
         """Advance a run whose activation is recorded in ``scope``, once that has committed."""
-        raise NotImplementedError
+        ...
 
 
 def stream_of(run_id: UUID) -> str:
@@ -176,7 +176,8 @@ async def _accept(
     )
     if here:
         state = fold_now(RunState(), facts, scope.clock.now())
-        scope.service(Starter).begin(scope, run_id, state, budgeted=budgeted)
+        starter = scope.service(Starter)  # type: ignore[type-abstract]  # services are found by their protocol
+        starter.begin(scope, run_id, state, budgeted=budgeted)
         return Started(run_id, reply_id, Status.RUNNING)
     await set_routing(scope, run_id, ready=not blocked, has_slot=slot)
     if slot:

@@ -19,7 +19,7 @@ from retinue.web import Streamed
 
 async def start(services: Services) -> None:
     """Join what the rooms below offer: agents' pauses and deletions, the tenant's emergency stop."""
-    services.add(Starter, RunStarter())
+    services.add(Starter, RunStarter())  # type: ignore[type-abstract]  # services are found by their protocol
     services.add(Delegations, Delegations())
     parent_hooks["run"] = wake_parent
     services.add(AgentActivity, AgentActivity(activity.look))

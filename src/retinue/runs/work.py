@@ -34,7 +34,6 @@ from retinue.providers import (
 from retinue.runs import answers, lanes
 from retinue.runs.commands import (
     ADVANCE,
-    Starter,
     queue_again,
     record,
     stream_of,
@@ -98,7 +97,7 @@ async def advance(services: Services, tenant_id: UUID, run_id: UUID) -> None:
             services.get(Dispatcher).stop_here(ADVANCE, run_id, "pause")
 
 
-class RunStarter(Starter):
+class RunStarter:
     """Begins runs in the process that accepted them; saves the way through the queue."""
 
     def begin(self, scope: Scope, run_id: UUID, state: RunState, *, budgeted: bool) -> None:
