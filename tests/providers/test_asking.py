@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import importlib
 import logging
 import traceback
 from collections.abc import AsyncIterator
@@ -12,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from retinue.kernel import BadInput, Settings
-from retinue.providers import Credentials, ModelFailed, ModelRequest, ProviderKey, Providers, ToolSpec
+from retinue.providers import Credentials, ModelFailed, ModelRequest, ProviderKey, Providers, ToolSpec, registry
 from tests.providers.stub import KEY, ask_for, settings_for
 from tests.support.model_server import ModelServer, Step, ToolCall
 from tests.support.model_server.http import Connection
@@ -250,6 +252,24 @@ async def test_a_word_of_a_letter_is_not_taken_out_of_what_went_wrong(server: Mo
     server.script(Step(status=401, message="next to the box: exit"))
     assert "next to the box: exit" in (await failure(providers, ask_for("go"))).detail
     await providers.close()
+
+
+async def test_no_garbage_is_looked_for_while_a_client_is_loaded(
+    server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    real = importlib.import_module
+
+    def load(name: str) -> Any:
+        seen.append(gc.isenabled())
+        return real(name)
+
+    monkeypatch.setattr(registry, "import_module", load)
+    providers = Providers(settings_for(server))
+    await providers.warm()
+    await providers.close()
+    assert seen == [False]
+    assert gc.isenabled()
 
 
 def test_a_key_too_short_to_be_one_is_refused_at_the_start() -> None:
