@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import shlex
 import sys
+from collections.abc import Callable
+from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,6 +72,38 @@ Schema = Annotated[str | None, typer.Option("--output-schema", help="JSON schema
 Priority = Annotated[int | None, typer.Option("--priority", help="Higher goes first.")]
 
 
+_OPTIONS: dict[str, tuple[str, Any]] = {
+    "instructions": ("instructions", Instructions),
+    "model": ("model", Model),
+    "fallback": ("fallbacks", Fallbacks),
+    "tool": ("tools", Tools),
+    "mcp": ("mcp", Mcp),
+    "autonomy": ("autonomy", Autonomy),
+    "policy": ("tool_policy", Policy),
+    "set_limit": ("limits", Limits),
+    "cache": ("cache_seconds", Cache),
+    "output_schema": ("output_schema", Schema),
+    "priority": ("priority", Priority),
+}
+"""The options of an agent's definition: the field of each, and how the command line reads it."""
+
+
+def defining(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of an agent's definition; it gets what was given as ``given``, in the API's shape."""
+    own = [one for one in inspect.signature(command, eval_str=True).parameters.values() if one.name != "given"]
+    options = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind) for name, (_, kind) in _OPTIONS.items()
+    ]
+
+    @functools.wraps(command)
+    def run(cli: Remote, **values: Any) -> None:
+        given = _given({name: values.pop(name) for name in _OPTIONS})
+        command(cli, **values, given=given)
+
+    run.__dict__["__signature__"] = inspect.Signature([*own, *options])
+    return run
+
+
 @agents.command("list")
 @remote
 def list_(cli: Remote, limit: Limit = 50) -> None:
@@ -81,6 +117,19 @@ def list_(cli: Remote, limit: Limit = 50) -> None:
 def show(cli: Remote, agent: AgentName) -> None:
     """Show one agent."""
     cli.show(_read(cli, agent), FIELDS)
+
+
+@agents.command("install-team")
+@remote
+def install_team(
+    cli: Remote,
+    name: Annotated[list[str] | None, typer.Option("--only", help="One of the team; may be repeated.")] = None,
+) -> None:
+    """Install the starter team of seven and the orchestrator that leads it; agents you have stay as they are."""
+    found = cli.client.post("/v1/my/agents/templates/install", {"names": name} if name else {})
+    new = [agent["name"] for agent in found["items"] if agent["installed"]]
+    told = f"Installed {', '.join(new)}." if new else "You have all of them already."
+    cli.done(f"{told} Send a message without naming an agent: retinue chat", found)
 
 
 @agents.command()
@@ -100,51 +149,29 @@ def versions(cli: Remote, agent: AgentName, limit: Limit = 50) -> None:
 
 @agents.command()
 @remote
+@defining
 def create(
     cli: Remote,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it.")],
-    instructions: Instructions = None,
-    model: Model = None,
-    fallback: Fallbacks = None,
-    tool: Tools = None,
-    mcp: Mcp = None,
-    autonomy: Autonomy = None,
-    policy: Policy = None,
-    set_limit: Limits = None,
-    cache: Cache = None,
-    output_schema: Schema = None,
-    priority: Priority = None,
+    *,
+    given: Json,
 ) -> None:
     """Create an agent."""
-    given = _given(
-        instructions, model, fallback, tool, mcp, autonomy, policy, set_limit, cache, output_schema, priority
-    )
     agent = cli.client.post("/v1/my/agents", {"name": name, "instructions": "", **given})
     cli.done(f"Created {name} ({agent['agent_id']}). Talk to it: retinue chat {shlex.quote(name)}", agent)
 
 
 @agents.command()
 @remote
+@defining
 def change(
     cli: Remote,
     agent: AgentName,
     name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
-    instructions: Instructions = None,
-    model: Model = None,
-    fallback: Fallbacks = None,
-    tool: Tools = None,
-    mcp: Mcp = None,
-    autonomy: Autonomy = None,
-    policy: Policy = None,
-    set_limit: Limits = None,
-    cache: Cache = None,
-    output_schema: Schema = None,
-    priority: Priority = None,
+    *,
+    given: Json,
 ) -> None:
     """Change an agent: what is given replaces what was there, and a new version begins. Runs keep theirs."""
-    given = _given(
-        instructions, model, fallback, tool, mcp, autonomy, policy, set_limit, cache, output_schema, priority
-    )
     if name:
         given["name"] = name
     if not given:
@@ -220,34 +247,21 @@ def _read(cli: Remote, agent: str) -> Json:
     return item
 
 
-def _given(
-    instructions: str | None,
-    model: str | None,
-    fallbacks: list[str] | None,
-    tools: list[str] | None,
-    mcp: list[str] | None,
-    autonomy: str | None,
-    policy: list[str] | None,
-    limits: list[str] | None,
-    cache: int | None,
-    schema: str | None,
-    priority: int | None,
-) -> Json:
+def _given(options: Json) -> Json:
     """Put the options that were given into the API's shape."""
-    given = {
-        "instructions": _or_file(instructions) if instructions is not None else None,
-        "model": model,
-        "fallbacks": fallbacks or None,
-        "tools": tools or None,
-        "mcp": [json_option("--mcp", text) for text in mcp] if mcp else None,
-        "autonomy": autonomy,
-        "tool_policy": dict(_pair("--policy", text) for text in policy) if policy else None,
-        "limits": dict(_limit(text) for text in limits) if limits else None,
-        "cache_seconds": cache,
-        "output_schema": json_option("--output-schema", schema) if schema else None,
-        "priority": priority,
+    made: dict[str, Callable[[Any], Any]] = {
+        "instructions": _or_file,
+        "mcp": lambda texts: [json_option("--mcp", text) for text in texts],
+        "tool_policy": lambda texts: dict(_pair("--policy", text) for text in texts),
+        "limits": lambda texts: dict(_limit(text) for text in texts),
+        "output_schema": lambda text: json_option("--output-schema", text),
     }
-    return {key: value for key, value in given.items() if value is not None}
+    given: Json = {}
+    for option, (field, _) in _OPTIONS.items():
+        value = options[option]
+        if value is not None and value != [] and (field != "output_schema" or value):
+            given[field] = made[field](value) if field in made else value
+    return given
 
 
 _DEFINITION = (
