@@ -39,6 +39,7 @@ Work = Callable[[Services, UUID, UUID], Awaitable[None]]
 
 _RESTART_SECONDS = 0.5
 _RETRY = timedelta(seconds=1)
+_STRAY_SECONDS = 1.0
 # Long enough for a claim, short enough that a wake-up picked by a worker that was killed is picked again soon.
 _PICKED_TIMEOUT = timedelta(seconds=4)
 
@@ -115,7 +116,7 @@ class Dispatcher:
         self._clock = clock or SystemClock()
         self._work: dict[str, Work] = {}
         self._held: dict[tuple[str, UUID], Activation] = {}
-        self._strays: set[tuple[str, UUID]] = set()  # claims that nobody here advanced at the last beat
+        self._strays: dict[tuple[str, UUID], float] = {}  # claims that nobody here advances, and since when
         self._claiming = 0  # wake-ups whose work is about to claim: each may become an activation
         self._tasks: list[asyncio.Task[None]] = []
         self._manager: QueueManager | None = None
@@ -356,15 +357,15 @@ class Dispatcher:
         """Hand over what this worker has claimed and nobody here advances.
 
         That happens when the database goes away: the answer to a commit is lost, or an activation fails and cannot be
-        handed over either. A claim counts when two beats have seen it so: the first may come between the commit and
-        the start of the work.
+        handed over either. A claim counts when it has been seen so for a second: the first time may lie between the
+        commit and the start of the work.
         """
-        strays = {claim for claim in claims if claim not in self._held}
-        for kind, subject_id in strays & self._strays:
+        now = time.monotonic()
+        self._strays = {claim: self._strays.get(claim, now) for claim in claims if claim not in self._held}
+        for kind, subject_id in [claim for claim, since in self._strays.items() if now - since >= _STRAY_SECONDS]:
             if (kind, subject_id) not in self._held:
                 log.warning("%s %s was claimed and is not advanced; it is handed over", kind, subject_id)
                 await self._hand_over(Activation(kind, claims[kind, subject_id], subject_id))
-        self._strays = strays
 
     async def _come_back(self) -> None:
         """This process was silent for so long that it was given up: drop everything and start as a new worker."""

@@ -1,0 +1,53 @@
+"""Claims that nobody advances: the database went away between the claim and the work, or before the hand-over."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from retinue.dispatch import Dispatcher
+from tests.dispatch.support import KIND, Doings, Plant, endless, until
+
+
+async def test_a_claim_that_nobody_advances_goes_on(plant: Plant) -> None:
+    doings, subject = Doings(), uuid4()
+    async with plant.dispatcher(doings) as worker:
+        assert await plant.hold(worker, subject)
+        await until(lambda: doings.done == [subject])
+    assert await plant.holders(subject) == []
+
+
+async def test_a_claim_that_is_advanced_is_left_alone(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    beats = _counted(monkeypatch, Dispatcher._return_strays)
+    subject = uuid4()
+    async with plant.dispatcher() as worker:
+        assert await plant.hold(worker, subject)
+        worker.spawn(KIND, plant.tenant, subject, endless)
+        await until(lambda: len(beats) > 20)
+        assert await plant.holders(subject) == [worker.worker_id]
+
+
+async def test_without_the_look_at_each_beat_it_stands_still(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted bug."""
+    beats = _counted(monkeypatch, None)
+    doings, subject = Doings(), uuid4()
+    async with plant.dispatcher(doings) as worker:
+        assert await plant.hold(worker, subject)
+        await until(lambda: len(beats) > 20)
+        assert doings.done == []
+        assert await plant.holders(subject) == [worker.worker_id]
+
+
+def _counted(monkeypatch: pytest.MonkeyPatch, look: Any) -> list[Any]:
+    """Count the looks for strays, which do what ``look`` does."""
+    beats: list[Any] = []
+
+    async def counted(self: Dispatcher, claims: Any) -> None:
+        beats.append(claims)
+        if look is not None:
+            await look(self, claims)
+
+    monkeypatch.setattr(Dispatcher, "_return_strays", counted)
+    return beats
