@@ -22,20 +22,30 @@ async def list_all(
     page: WantedPage,
     status: Annotated[Status | None, Query(description="only those with this status")] = None,
     run: Annotated[UUID | None, Query(description="only those of this run")] = None,
+    plan: Annotated[UUID | None, Query(description="only those of this plan")] = None,
     everyone: Annotated[bool, Query(description="those of all members, for managers and admins")] = False,
 ) -> Page[ApprovalView]:
-    """The inbox: what your runs ask and asked, newest first."""
+    """The inbox: what your runs and plans ask and asked, and what you are named to decide, newest first."""
     if everyone and not rules.sees_everybodys(scope.role):
         raise Forbidden("Only managers and admins see what other members' runs ask. Leave out everyone=true.")
     before = page.after(UUID)
     owner = None if everyone else scope.owner()
-    found = await views.inbox(scope, owner, status, run, before[0] if before else None, page.limit + 1)
+    found = await views.inbox(
+        scope,
+        owner,
+        status,
+        run,
+        before[0] if before else None,
+        page.limit + 1,
+        plan_id=plan,
+        named=[str(scope.owner()), *rules.roles_of(scope.role)],
+    )
     return page.page(found, view_of, lambda approval: (str(approval.approval_id),))
 
 
 @router.get("/approvals/{approval_id}")
 async def show(scope: Annotated[Scope, scoped("approvals", "read")], approval_id: str) -> ApprovalView:
-    """One approval: of your own runs, or, for managers and admins, of any run of the tenant."""
+    """One approval: your own, one you are to decide, or, for managers and admins, any of the tenant."""
     return view_of(await commands.find(scope, parse_id(approval_id, "approval")))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal, cast
 from uuid import UUID
@@ -20,15 +20,25 @@ from retinue.ledger import Event, append
 EXPIRE = "approval.expire"
 """The wake-up that closes an approval which nobody decided in time."""
 
+edit_checks: dict[str, Callable[[Scope, Approval, dict[str, Any]], Awaitable[None]]] = {}
+"""By kind of approval: refuses edited arguments that the room which asked could not use.
+
+Called in the transaction that decides, before anything is recorded; it raises ``BadInput`` that names what is wrong,
+and the approval stays open.
+"""
+
 # What a model writes may hold what PostgreSQL or UTF-8 cannot: NUL and halves of surrogate pairs.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class ApprovalRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run asks a person.
+    """What a run or a plan asks a person.
 
     Attributes:
-        kind: ``tool``: may this call be made? ``question``: what is the answer?
+        kind: ``tool``: may this call be made? ``question``: what is the answer? ``plan``: may it begin, as it is or
+            edited? ``plan_step``: may the plan go on?
+        plan_id: the plan that asks, in the place of a run; ``task_id``: which of its tasks.
+        assignees: who is to decide, as user ids and roles; nobody: the owner.
         tool: the tool's name.
         arguments: of the call, exactly as they would be used.
         parameters: the tool's JSON schema, which edited arguments must fit; None: they cannot be edited.
@@ -43,10 +53,13 @@ class ApprovalRequest(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     kind: Kind
-    run_id: UUID
-    agent_id: UUID
     resume: Resume
     seconds: float
+    run_id: UUID | None = None
+    agent_id: UUID | None = None
+    plan_id: UUID | None = None
+    task_id: str | None = None
+    assignees: Sequence[str] = ()
     session_id: UUID | None = None
     tool: str | None = None
     arguments: dict[str, Any] | None = None
@@ -71,6 +84,9 @@ async def request(scope: Scope, wanted: ApprovalRequest) -> UUID:
         run_id=wanted.run_id,
         session_id=wanted.session_id,
         agent_id=wanted.agent_id,
+        plan_id=wanted.plan_id,
+        task_id=wanted.task_id,
+        assignees=tuple(wanted.assignees),
         tool=wanted.tool,
         arguments=_storable(wanted.arguments),
         parameters=_storable(wanted.parameters),
@@ -97,7 +113,7 @@ async def request(scope: Scope, wanted: ApprovalRequest) -> UUID:
 
 
 async def find(scope: Scope, approval_id: UUID) -> Approval:
-    """Return an approval that the scope's user may see: of an own run, or, for managers and admins, of any.
+    """Return an approval that the scope's user may see: an own one or one to decide; managers and admins see any.
 
     Raises:
         NotFound: there is none.
@@ -126,14 +142,22 @@ async def decide(scope: Scope, approval_id: UUID, ruling: Ruling) -> Approval:
         NotFound: the scope's user may not see such an approval.
         Conflict: it has an outcome already, which is named.
         BadInput: the ruling does not fit the approval.
-        Forbidden: no person decides, or somebody else than the owner wants a rule learnt.
+        Forbidden: no person decides, others are to decide, or somebody else than the owner wants a rule learnt.
     """
     rules.check_decider(scope.actor)
     approval = _visible(scope, await views.locked(scope, approval_id))
+    rules.check_assigned(approval, scope.owner(), scope.role)
+    await _check_edit(scope, approval, ruling)
     fact = rules.decide(approval, ruling, scope.actor, scope.owner(), scope.clock.now())
     if ruling.remember and fact.decision == "approve":
         await _learn(scope, approval)
     return await _close(scope, approval, fact)
+
+
+async def _check_edit(scope: Scope, approval: Approval, ruling: Ruling) -> None:
+    check = edit_checks.get(approval.kind)
+    if check is not None and ruling.edited_arguments is not None and approval.status == "pending":
+        await check(scope, approval, ruling.edited_arguments)
 
 
 async def expire(scope: Scope, approval_id: UUID) -> bool:
@@ -157,6 +181,13 @@ async def cancel_for_run(scope: Scope, run_id: UUID) -> Sequence[UUID]:
     for approval in pending:
         await _decided(scope, approval, rules.cancelled(approval, scope.actor))
     return [approval.approval_id for approval in pending]
+
+
+async def cancel(scope: Scope, approval_ids: Sequence[UUID]) -> None:
+    """Close approvals that nobody needs any more; those that have an outcome keep it. Nobody is woken."""
+    for approval in await views.many(scope, approval_ids, lock=True) if approval_ids else ():
+        if approval.status == "pending":
+            await _decided(scope, approval, rules.cancelled(approval, scope.actor))
 
 
 async def rule_for(scope: Scope, agent_id: UUID, tool: str) -> Literal["allow"] | None:
@@ -187,7 +218,7 @@ def rule_stream(rule_id: UUID) -> str:
 
 
 def _visible(scope: Scope, approval: Approval | None) -> Approval:
-    if approval is None or not (approval.owner_id == scope.owner() or rules.sees_everybodys(scope.role)):
+    if approval is None or not rules.may_see(approval, scope.owner(), scope.role):
         raise NotFound("approval")
     return approval
 
@@ -215,6 +246,7 @@ async def _decided(scope: Scope, approval: Approval, fact: Event) -> None:
 
 async def _learn(scope: Scope, approval: Approval) -> None:
     tool = approval.tool or ""
+    assert approval.agent_id is not None  # only a tool call is remembered, and an agent makes it
     if await views.rule_for(scope, approval.agent_id, tool) is not None:
         return
     rule_id = new_id()

@@ -10,7 +10,7 @@ import msgspec
 
 from retinue.ledger import Event, event
 
-Kind = Literal["tool", "question"]
+Kind = Literal["tool", "question", "plan", "plan_step"]
 Decision = Literal["approve", "reject", "expired", "cancelled"]
 
 
@@ -23,10 +23,12 @@ class Resume(msgspec.Struct, frozen=True, kw_only=True):
 
 @event("approval.requested", personal=("arguments", "reason", "tainted_by", "question", "options"))
 class ApprovalRequested(Event, frozen=True, kw_only=True):
-    """A run waits for a person: may this call be made, or what is the answer to this question?
+    """A run or a plan waits for a person: may this call be made, may this plan begin or go on, what is the answer?
 
     Attributes:
-        owner_id: whose run it is.
+        owner_id: whose run or plan it is.
+        plan_id: the plan that asks; for a step of it, ``task_id`` says which.
+        assignees: who is to decide: user ids and roles; nobody: the owner.
         arguments: of the call, exactly as they would be used.
         parameters: the JSON schema that edited arguments must fit.
         effect: what the call can cause: read, fetch, write or egress.
@@ -41,9 +43,12 @@ class ApprovalRequested(Event, frozen=True, kw_only=True):
     approval_id: UUID
     kind: Kind
     owner_id: UUID
-    run_id: UUID
+    run_id: UUID | None = None
     session_id: UUID | None = None
-    agent_id: UUID
+    agent_id: UUID | None = None
+    plan_id: UUID | None = None
+    task_id: str | None = None
+    assignees: tuple[str, ...] = ()
     tool: str | None = None
     arguments: dict[str, Any] | None = None
     parameters: dict[str, Any] | None = None

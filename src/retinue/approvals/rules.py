@@ -27,6 +27,9 @@ STATUS_OF: Mapping[Decision, Status] = {
 # Whoever has one of these roles may decide for others, too. The permission table says whether a role decides at all.
 _DECIDE_FOR_OTHERS = frozenset({"manager", "admin"})
 
+# A question to a role may be answered by the roles above it.
+_ROLES = ("viewer", "member", "manager", "admin")
+
 
 @dataclass(frozen=True, slots=True)
 class Approval:
@@ -39,9 +42,12 @@ class Approval:
     approval_id: UUID
     kind: Kind
     owner_id: UUID
-    run_id: UUID
+    run_id: UUID | None
     session_id: UUID | None
-    agent_id: UUID
+    agent_id: UUID | None
+    plan_id: UUID | None
+    task_id: str | None
+    assignees: tuple[str, ...]
     tool: str | None
     arguments: dict[str, Any] | None
     parameters: dict[str, Any] | None
@@ -120,6 +126,31 @@ def sees_everybodys(role: str | None) -> bool:
     return role in _DECIDE_FOR_OTHERS
 
 
+def may_see(approval: Approval, user_id: UUID, role: str | None) -> bool:
+    """Return whether a user sees an approval: the owner's, those they are to decide, and of any for some roles."""
+    return approval.owner_id == user_id or sees_everybodys(role) or is_assigned(approval, user_id, role)
+
+
+def is_assigned(approval: Approval, user_id: UUID, role: str | None) -> bool:
+    """Return whether a user is among those whom the approval names."""
+    return not {str(user_id), *roles_of(role)}.isdisjoint(approval.assignees)
+
+
+def roles_of(role: str | None) -> tuple[str, ...]:
+    """Return the roles whose questions a role may answer: its own and those below it."""
+    return _ROLES[: _ROLES.index(role) + 1] if role in _ROLES else ()
+
+
+def check_assigned(approval: Approval, user_id: UUID, role: str | None) -> None:
+    """Refuse whoever is not asked, where somebody is named; an admin always may.
+
+    Raises:
+        Forbidden: others are to decide.
+    """
+    if approval.assignees and role != "admin" and not is_assigned(approval, user_id, role):
+        raise Forbidden("Somebody else is to decide this: see its assignees.")
+
+
 def check_decider(actor: Actor) -> None:
     """Refuse whoever is no person: an agent must never widen its own rights.
 
@@ -143,6 +174,8 @@ def decide(approval: Approval, ruling: Ruling, actor: Actor, user_id: UUID, now:
         return expired(approval)
     if approval.kind == "tool":
         _check_call(approval, ruling)
+    elif approval.kind in ("plan", "plan_step"):
+        _check_plan(approval, ruling)
     else:
         _check_question(ruling)
     if ruling.remember:
@@ -171,7 +204,12 @@ def check_pending(approval: Approval) -> None:
 def already(approval: Approval) -> Conflict:
     """Return the refusal of a decision that came second or too late; it names the outcome."""
     at = approval.decided_at.isoformat() if approval.decided_at else None
-    hints = {"expired": " Nobody decided in time, so the call was declined.", "cancelled": " The run was cancelled."}
+    hints = {
+        "expired": " Nobody decided in time, so it was declined.",
+        "cancelled": " The run was cancelled."
+        if approval.plan_id is None
+        else " The plan has ended or needs it no more.",
+    }
     return Conflict(
         f"This approval is already {approval.status}.{hints.get(approval.status, '')}",
         extra={"outcome": approval.status, "decided_by": approval.decided_by, "decided_at": at},
@@ -208,6 +246,18 @@ def _complaint(parameters: Mapping[str, Any] | None, arguments: dict[str, Any]) 
         return ArgumentCheck(parameters).complaint(arguments)
     except Exception:  # a schema from elsewhere can be wrong, or defeat the validator by recursion
         return "they cannot be checked against the tool's schema"
+
+
+def _check_plan(approval: Approval, ruling: Ruling) -> None:
+    """Check the form; whether an edited plan can be carried out is for the room that asks (see ``edit_checks``)."""
+    if ruling.answer is not None:
+        raise BadInput("answer: approve or reject; add a comment if you like.", field="answer")
+    if ruling.edited_arguments is None:
+        return
+    if approval.kind != "plan":
+        raise BadInput("edited_arguments: there is nothing to edit.", field="edited_arguments")
+    if ruling.decision != "approve":
+        raise BadInput("edited_arguments: a plan that is rejected is not edited.", field="edited_arguments")
 
 
 def _check_question(ruling: Ruling) -> None:

@@ -26,6 +26,9 @@ _EXAMPLE: JsonDict = {
     "run_id": "01939d2c-8c11-7e52-8f1a-0b2c3d4e5f60",
     "session_id": "01939d2c-8b00-7a43-9c2b-1c3d4e5f6071",
     "agent_id": "01939d2c-8a00-7b34-8d3c-2d4e5f607182",
+    "plan_id": None,
+    "task_id": None,
+    "assignees": [],
     "kind": "tool",
     "tool": "files_write",
     "arguments": {"path": "summary.md", "content": "Three files, two of them about water."},
@@ -46,17 +49,23 @@ _EXAMPLE: JsonDict = {
 
 
 class ApprovalView(BaseModel):
-    """Something a run asks a person."""
+    """Something a run or a plan asks a person."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     approval_id: UUID
-    run_id: UUID
+    run_id: UUID | None = Field(description="the run that asks; null: a plan does")
     session_id: UUID | None
-    agent_id: UUID
-    kind: Kind = Field(description="tool: may this call be made; question: what is the answer")
+    agent_id: UUID | None
+    plan_id: UUID | None = Field(description="the plan that asks")
+    task_id: str | None = Field(description="the task of the plan that asks; null: may the plan begin")
+    assignees: list[str] = Field(description="who is to decide, as user ids and roles; empty: the owner")
+    kind: Kind = Field(
+        description="tool: may this call be made; question: what is the answer; plan: may the plan begin, as it is or "
+        "edited; plan_step: may the plan go on"
+    )
     tool: str | None
-    arguments: dict[str, Any] | None = Field(description="of the call, exactly as they would be used")
+    arguments: dict[str, Any] | None = Field(description="of the call, exactly as they would be used; or the plan")
     question: str | None
     options: list[str] = Field(description="suggested answers; any other will do, too")
     effect: str | None = Field(description="what the call can cause: read, fetch, write or egress")
@@ -118,7 +127,9 @@ class RuleView(BaseModel):
 def view_of(approval: Approval) -> ApprovalView:
     """Return an approval as the API shows it."""
     shown = {name: getattr(approval, name) for name in ApprovalView.model_fields}
-    return ApprovalView.model_construct(**{**shown, "options": list(approval.options)})
+    return ApprovalView.model_construct(
+        **{**shown, "options": list(approval.options), "assignees": list(approval.assignees)}
+    )
 
 
 def rule_view(rule: Rule) -> RuleView:
@@ -128,7 +139,7 @@ def rule_view(rule: Rule) -> RuleView:
 
 def required_payload(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the payload of ``approval_required``: the approval as the API shows it."""
-    return {"reason": "", "options": [], **_fields(data), "status": "pending"}
+    return {"reason": "", "options": [], "assignees": [], **_fields(data), "status": "pending"}
 
 
 def decided_payload(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -143,7 +154,10 @@ def decided_payload(data: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
+_LISTED = ("reason", "options", "assignees")
+
+
 def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return what an event's data says for each field of the view; defaults are not stored, so they are filled in."""
     stored = {name: data.get(name) for name in ApprovalView.model_fields}
-    return {name: value for name, value in stored.items() if value is not None or name not in ("reason", "options")}
+    return {name: value for name, value in stored.items() if value is not None or name not in _LISTED}

@@ -16,9 +16,9 @@ from retinue.kernel import Row, Scope
 from retinue.ledger import Projection, Recorded
 
 _COLUMNS = (
-    "approval_id, kind, owner_id, run_id, session_id, agent_id, tool, arguments, parameters, effect, reason, "
-    "tainted_by, question, options, status, created_at, expires_at, decided_at, decided_by, comment, "
-    "edited_arguments, answer, resume_kind, resume_subject, revision"
+    "approval_id, kind, owner_id, run_id, session_id, agent_id, plan_id, task_id, assignees, tool, arguments, "
+    "parameters, effect, reason, tainted_by, question, options, status, created_at, expires_at, decided_at, "
+    "decided_by, comment, edited_arguments, answer, resume_kind, resume_subject, revision"
 )
 
 
@@ -43,8 +43,9 @@ async def _on_requested(scope: Scope, recorded: Recorded[ApprovalRequested]) -> 
     await scope.queries.execute(
         "INSERT INTO approvals (tenant_id, approval_id, kind, owner_id, run_id, session_id, agent_id, tool, "
         "arguments, parameters, effect, reason, tainted_by, question, options, status, created_at, expires_at, "
-        "resume_kind, resume_subject, revision) VALUES "
-        "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 'pending', $16, $17, $18, $19, $20)",
+        "resume_kind, resume_subject, revision, plan_id, task_id, assignees) VALUES "
+        "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 'pending', $16, $17, $18, $19, $20, "
+        "$21, $22, $23)",
         scope.tenant_id,
         fact.approval_id,
         fact.kind,
@@ -65,6 +66,9 @@ async def _on_requested(scope: Scope, recorded: Recorded[ApprovalRequested]) -> 
         fact.resume.kind,
         fact.resume.subject_id,
         recorded.version,
+        fact.plan_id,
+        fact.task_id,
+        list(fact.assignees),
     )
 
 
@@ -154,18 +158,33 @@ async def many(scope: Scope, approval_ids: Sequence[UUID], *, lock: bool = False
 
 
 async def inbox(
-    scope: Scope, owner_id: UUID | None, status: Status | None, run_id: UUID | None, before: UUID | None, limit: int
+    scope: Scope,
+    owner_id: UUID | None,
+    status: Status | None,
+    run_id: UUID | None,
+    before: UUID | None,
+    limit: int,
+    *,
+    plan_id: UUID | None = None,
+    named: Sequence[str] = (),
 ) -> Sequence[Approval]:
-    """Return approvals, newest first, from before an id on; None leaves a condition out."""
+    """Return approvals, newest first, from before an id on; None leaves a condition out.
+
+    Args:
+        owner_id: those of this owner, and those that name one of ``named`` as who is to decide.
+    """
     rows = await scope.queries.fetch(
-        f"SELECT {_COLUMNS} FROM approvals WHERE ($1::uuid IS NULL OR owner_id = $1) "
+        f"SELECT {_COLUMNS} FROM approvals WHERE ($1::uuid IS NULL OR owner_id = $1 OR assignees && $6) "
         "AND ($2::text IS NULL OR status = $2) AND ($3::uuid IS NULL OR run_id = $3) "
-        "AND ($4::uuid IS NULL OR approval_id < $4) ORDER BY approval_id DESC LIMIT $5",
+        "AND ($4::uuid IS NULL OR approval_id < $4) AND ($7::uuid IS NULL OR plan_id = $7) "
+        "ORDER BY approval_id DESC LIMIT $5",
         owner_id,
         status,
         run_id,
         before,
         limit,
+        list(named),
+        plan_id,
     )
     return [_approval(row) for row in rows]
 
@@ -225,6 +244,9 @@ def _approval(row: Row) -> Approval:
         run_id=row["run_id"],
         session_id=row["session_id"],
         agent_id=row["agent_id"],
+        plan_id=row["plan_id"],
+        task_id=row["task_id"],
+        assignees=tuple(row["assignees"]),
         tool=row["tool"],
         arguments=_value(row["arguments"]),
         parameters=_value(row["parameters"]),

@@ -60,6 +60,7 @@ class TaskStarted(Event, frozen=True, kw_only=True, omit_defaults=True):
         run_id: the run that does it.
         approval_id: the question it asks.
         until: when it ends by itself (a wait).
+        event: the type of event that it waits for.
     """
 
     task_id: str
@@ -67,6 +68,7 @@ class TaskStarted(Event, frozen=True, kw_only=True, omit_defaults=True):
     run_id: UUID | None = None
     approval_id: UUID | None = None
     until: datetime | None = None
+    event: str | None = None
 
 
 @event("task.expanded", personal=("items",))
@@ -109,10 +111,15 @@ class TaskSkipped(Event, frozen=True, kw_only=True, omit_defaults=True):
 
 
 @event("task.retried")
-class TaskRetried(Event, frozen=True, kw_only=True):
-    """A person wants a failed task, and what was skipped because of it, tried again; the plan goes on."""
+class TaskRetried(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """Failed tasks, and what was ``skipped`` because of them, are to be tried again; the plan goes on.
+
+    ``deadline`` is the new one of a plan that had ended; None: it has none.
+    """
 
     task_ids: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
+    deadline: datetime | None = None
 
 
 @event("plan.completed", personal=("output",))

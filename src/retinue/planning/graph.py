@@ -140,6 +140,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         request: what was asked for, as the agents are told; empty for workflows.
         on_failure: what happens when a task has failed for good.
         inputs: of a workflow; CEL sees them as ``inputs``.
+        trigger: what set a workflow off, such as the event or the webhook's body; CEL sees it as ``trigger``.
         output: what the plan gives (text may hold ``${ CEL }``); None: the results by task.
         given: results of tasks of an earlier plan that this one goes on from, by id.
         depth: how many delegations lie above; bounded.
@@ -154,6 +155,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     request: str = ""
     on_failure: OnFailure = "continue"
     inputs: dict[str, Any] = {}
+    trigger: Any = None
     output: Any = None
     given: dict[str, Any] = {}
     depth: int = 0
