@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from retinue.agents import yaml_form
 from retinue.agents.events import AgentDefinition, Limits
 from retinue.agents.shapes import definition_of
-from retinue.kernel import BadInput, PayloadTooLarge
+from retinue.kernel import BadInput, PayloadTooLarge, YamlLoader
 
 letters = st.characters(exclude_categories=["Cs"], exclude_characters="\x00")
 json_values: st.SearchStrategy[Any] = st.recursive(
@@ -47,7 +47,7 @@ def test_what_is_written_is_read_back_the_same(definition: AgentDefinition) -> N
 
 def test_long_instructions_are_a_readable_block() -> None:
     text = yaml_form.written(AgentDefinition(name="Ada", instructions="First line.\nSecond: with a colon.\n"))
-    assert text.startswith("spec_version: 1\nname: Ada\ninstructions: |\n  First line.\n  Second: with a colon.\n")
+    assert text.startswith("spec_version: 1\nname: Ada\ndescription: ''\ninstructions: |\n  First line.\n  Second: with a colon.\n")
 
 
 def test_a_short_document_is_enough() -> None:
@@ -126,5 +126,5 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 def test_the_guard_against_aliases_is_needed() -> None:
     """Without it the loader itself would take the aliases, so the test above tests something."""
-    loader = yaml_form._Loader("a: &x [1]\nb: *x\n")
+    loader = YamlLoader("a: &x [1]\nb: *x\n")
     assert loader.get_single_data() == {"a": [1], "b": [1]}

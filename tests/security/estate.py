@@ -164,6 +164,8 @@ SAMPLES: dict[str, Sample] = {
     "tenants_change_member": Sample(body={"role": "viewer"}),
     "secrets_put_secret": Sample(body={"value": "sk-another"}),
     "agents_create": Sample(201, _AGENT),
+    "agents_list_templates": Sample(),
+    "agents_install_templates": Sample(body={"names": ["writer"]}),
     "agents_import_yaml": Sample(201, content=("spec_version: 1\nname: other {agent_name}\n", "text/yaml")),
     "agents_change": Sample(body={**_AGENT, "name": "{agent_name}"}),
     "agents_pause": Sample(),

@@ -3,8 +3,11 @@
 from retinue.agents.commands import AgentActivity, create, definition, find, on_delete, on_pause, own
 from retinue.agents.events import AgentDefinition, Autonomy, Limits, ToolDecision
 from retinue.agents.rules import Activity, Agent
+from retinue.agents.templates import ORCHESTRATOR, TEAM, install
 
 __all__ = [
+    "ORCHESTRATOR",
+    "TEAM",
     "Activity",
     "Agent",
     "AgentActivity",
@@ -15,6 +18,7 @@ __all__ = [
     "create",
     "definition",
     "find",
+    "install",
     "on_delete",
     "on_pause",
     "own",

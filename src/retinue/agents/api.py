@@ -8,9 +8,20 @@ from uuid import UUID
 from fastapi import Depends, Path, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
-from retinue.agents import commands, views, yaml_form
+from retinue.agents import commands, templates, views, yaml_form
 from retinue.agents.rules import IDLE, Agent
-from retinue.agents.shapes import AgentVersion, AgentView, NewAgent, definition_of, shape_of, view_of
+from retinue.agents.shapes import (
+    AgentVersion,
+    AgentView,
+    Installed,
+    InstalledAgent,
+    NewAgent,
+    Templates,
+    WantedTemplates,
+    definition_of,
+    shape_of,
+    view_of,
+)
 from retinue.kernel import BadInput, Scope, UnsupportedMediaType
 from retinue.web import (
     Exchange,
@@ -73,6 +84,24 @@ async def import_yaml(
 ) -> AgentView:
     """Make an agent from YAML, such as an export gives."""
     return await _shown(scope, await commands.create(scope, definition_of(yaml_form.parsed(raw))), response)
+
+
+@router.get("/templates")
+async def list_templates(scope: Annotated[Scope, scoped("agents", "list")]) -> Templates:
+    """The agents that come with the server, ready to be installed: a team of seven, and who leads it."""
+    return Templates(items=[shape_of(templates.template(name)) for name in templates.NAMES])
+
+
+@router.post("/templates/install", responses=problems(409))
+async def install_templates(
+    scope: Annotated[Scope, scoped("agents", "create")], body: WantedTemplates | None = None
+) -> Installed:
+    """Make agents from templates: all of them, or those named. What you have already under a name stays as it is."""
+    names = templates.NAMES if body is None or body.names is None else body.names
+    found = await templates.install(scope, names)
+    return Installed(
+        items=[InstalledAgent(name=agent.name, agent_id=agent.agent_id, installed=is_new) for agent, is_new in found]
+    )
 
 
 @router.get("/{agent}")

@@ -142,6 +142,34 @@ class AgentVersion(BaseModel):
     definition: NewAgent
 
 
+class Templates(BaseModel):
+    """Definitions that come with the server."""
+
+    items: list[NewAgent]
+
+
+class WantedTemplates(_Shape):
+    """Which templates are to be installed."""
+
+    names: list[ToolName] | None = Field(
+        default=None, max_length=100, description="null: all of them", examples=[["researcher", "writer"]]
+    )
+
+
+class InstalledAgent(BaseModel):
+    """An agent of a template's name."""
+
+    name: str
+    agent_id: UUID
+    installed: bool = Field(description="made just now; false: you had an agent of that name, and it stays as it is")
+
+
+class Installed(BaseModel):
+    """The agents of the templates that were asked for."""
+
+    items: list[InstalledAgent]
+
+
 def definition_of(shape: NewAgent) -> AgentDefinition:
     """Return the definition that a caller sent."""
     fields = shape.model_dump(include=set(NewAgent.model_fields) - {"limits", "mcp"})

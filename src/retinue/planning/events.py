@@ -132,7 +132,7 @@ class PlanCompleted(Event, frozen=True, kw_only=True, omit_defaults=True):
 
 @event("plan.failed", personal=("detail",))
 class PlanFailed(Event, frozen=True, kw_only=True, omit_defaults=True):
-    """The plan ended without what it was for. ``kind``: ``task``, ``declined``, ``deadline``, ``budget``, ``output``."""
+    """The plan ended without its purpose. ``kind``: ``task``, ``declined``, ``deadline``, ``budget`` or ``output``."""
 
     kind: str
     detail: str

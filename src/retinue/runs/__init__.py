@@ -22,7 +22,7 @@ from retinue.runs.commands import (
 )
 from retinue.runs.conversation import Conversation, EndedRun
 from retinue.runs.delegations import ChildOutcome, Declined, DelegatedCall, Delegation, Delegations, Opening
-from retinue.runs.events import Child, GivenCall, Parent
+from retinue.runs.events import Child, GivenCall, Parent, RunRequested
 from retinue.runs.parents import parent_hooks
 from retinue.runs.presenting import RunView, present
 from retinue.runs.rules import ENDED, RunState, Status, fold
@@ -44,6 +44,7 @@ __all__ = [
     "Opening",
     "Parent",
     "RunOutcome",
+    "RunRequested",
     "RunRow",
     "RunState",
     "RunView",

@@ -296,6 +296,7 @@ class _Drive:
         self.specs = [
             ToolSpec(spec.name, spec.description + self._added.get(spec.name, ""), spec.parameters)
             for spec in self.tools.specs()
+            if agent.tool_policy.get(spec.name) != "deny"  # what is never allowed is not offered
         ]
         self.journal.judgement = Judgement(self.run_id, requested.agent_id, agent, self.tools)
 
