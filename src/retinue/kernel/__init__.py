@@ -10,7 +10,6 @@ from retinue.kernel.faults import (
     Forbidden,
     Gone,
     NotFound,
-    NotYetAvailable,
     PayloadTooLarge,
     PreconditionFailed,
     StorageFull,
@@ -31,6 +30,7 @@ from retinue.kernel.telemetry import (
     span,
     tracing_is_on,
 )
+from retinue.kernel.yaml_reading import YamlDocument, YamlLoader, read_yaml, write_yaml
 
 __all__ = [
     "NANOS_PER_DOLLAR",
@@ -48,7 +48,6 @@ __all__ = [
     "Gone",
     "ManualClock",
     "NotFound",
-    "NotYetAvailable",
     "PayloadTooLarge",
     "PreconditionFailed",
     "Queries",
@@ -64,6 +63,8 @@ __all__ = [
     "Unavailable",
     "UnitOfWork",
     "UnsupportedMediaType",
+    "YamlDocument",
+    "YamlLoader",
     "address_refusal",
     "configure_logging",
     "configure_tracing",
@@ -71,7 +72,9 @@ __all__ = [
     "nanos",
     "new_id",
     "parse_id",
+    "read_yaml",
     "shutdown_tracing",
     "span",
     "tracing_is_on",
+    "write_yaml",
 ]
