@@ -15,7 +15,6 @@ KINDS = {
     "forbidden": 403,
     "gone": 410,
     "not-found": 404,
-    "not-yet-available": 501,
     "payload-too-large": 413,
     "precondition-failed": 412,
     "storage-full": 507,

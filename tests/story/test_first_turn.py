@@ -55,9 +55,3 @@ async def test_the_stream_shows_the_turn_from_the_request_to_the_answer(server: 
     assert "direct_agent_call" in names
     assert "run_started" in names
     assert names[-1] == "run_completed"
-
-
-async def test_without_a_target_the_answer_is_501(server: RunningServer) -> None:
-    ada = await server.person()
-    problem = await ada.call("POST", f"/v1/my/chat/{uuid4()}/messages", 501, json={"content": "hi"})
-    assert "orchestrated mode is not available yet" in problem["detail"]

@@ -18,7 +18,7 @@ from retinue.chat.commands import Multitask, Sent
 from retinue.chat.views import ChatMessage, ChatSession
 from retinue.chat.waiting import wait_for_end
 from retinue.database import open_scope
-from retinue.kernel import Actor, ActorKind, BadInput, NotYetAvailable, Scope, Services, Settings, parse_id
+from retinue.kernel import Actor, ActorKind, BadInput, Scope, Services, Settings, parse_id
 from retinue.runs import RunView, find_run, present
 from retinue.tools import Entry, Workspace, save_upload
 from retinue.web import Deferred, Page, Router, WantedPage, problems, scoped
@@ -48,12 +48,15 @@ class SessionView(BaseModel):
 
 
 class NewMessage(BaseModel):
-    """A message to an agent."""
+    """A message to an agent, or to the team."""
 
     model_config = ConfigDict(extra="forbid")
     content: str = Field(min_length=1, max_length=100_000, examples=["What do these files say about backups?"])
     target_agent: str | None = Field(
-        default=None, max_length=200, description="id or name of one of your agents", examples=["librarian"]
+        default=None,
+        max_length=200,
+        description="id or name of one of your agents; without it the orchestrator plans what your team does",
+        examples=["librarian"],
     )
     multitask: Multitask = Field(
         default="enqueue", description="when the session is busy: wait for it, refuse, or cancel what runs"
@@ -170,7 +173,7 @@ _SENT: dict[int | str, dict[str, Any]] = {
     "/{session_id}/messages",
     status_code=202,
     response_model=Accepted,
-    responses=_SENT | problems(402, 409, 501),
+    responses=_SENT | problems(402, 409),
 )
 async def send_message(
     scope: Annotated[Scope, scoped("messages", "create")],
@@ -179,9 +182,7 @@ async def send_message(
     wait: Annotated[bool, Query(description="answer when the run has ended, or the time is up")] = False,
     timeout: Annotated[float, Query(gt=0, le=LONGEST_WAIT, description="seconds to wait")] = 120,
 ) -> Response | Accepted:
-    """Send a message to an agent. The answer comes on the stream, as a message, or with `wait=true` right here."""
-    if body.target_agent is None:
-        raise NotYetAvailable("orchestrated mode is not available yet: name one of your agents in target_agent")
+    """Send a message to an agent, or to your team. The answer comes on the stream, as a message, or with `wait=true` right here."""
     sent = await commands.send_message(
         scope, parse_id(session_id, "session"), body.content, body.target_agent, body.multitask, body.priority
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
-from retinue import agents, runs
+from retinue import agents, planning, runs
 from retinue.chat import views
 from retinue.chat.events import FileUploaded, MessageCreated, MessageSent, SessionDeleted, SessionStarted
 from retinue.chat.views import ChatMessage, ChatSession
@@ -52,9 +52,11 @@ async def open_session(scope: Scope, title: str) -> UUID:
 
 
 async def send_message(
-    scope: Scope, session_id: UUID, content: str, target: str, multitask: Multitask, priority: int | None
+    scope: Scope, session_id: UUID, content: str, target: str | None, multitask: Multitask, priority: int | None
 ) -> Sent:
-    """Accept a message for an agent and start the run that answers it. A session that does not exist is opened.
+    """Accept a message and start the run that answers it. A session that does not exist is opened.
+
+    Without a ``target`` it goes to the orchestrator, who plans what the team does.
 
     In a busy session the run waits behind those that wait already; with ``interrupt`` it goes before them, and the run
     that has the session is cancelled.
@@ -68,7 +70,7 @@ async def send_message(
     session = await views.lock_session(scope, session_id)
     if session is not None and session.owner_id != scope.owner():
         raise NotFound("session")
-    agent = await agents.find(scope, target)
+    agent = await planning.orchestrator(scope) if target is None else await agents.find(scope, target)
     busy = session is not None and session.active_run_id is not None
     if busy and multitask == "reject":
         raise Conflict("The session is busy with another message. Wait for it, or send multitask=enqueue.")

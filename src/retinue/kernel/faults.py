@@ -116,12 +116,6 @@ class BudgetExhausted(Fault):
     kind, status, title = "budget-exhausted", 402, "The budget is used up"
 
 
-class NotYetAvailable(Fault):
-    """A planned feature that this version does not have."""
-
-    kind, status, title = "not-yet-available", 501, "This is not available yet"
-
-
 class Unavailable(Fault):
     """Something the server depends on does not answer; trying again later is right."""
 

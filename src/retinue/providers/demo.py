@@ -2,7 +2,8 @@
 
 It shows what an agent does: with file tools it lists and reads the files, quotes them, and writes a file when it is
 asked to, so that an approval comes up. Everything it quotes was really read through tool calls. It answers to any
-name; ``demo:slow`` takes its time, for those who want to watch or interrupt it.
+name; ``demo:slow`` takes its time, for those who want to watch or interrupt it. With the tool ``plan`` it has a team
+read, check and write.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _WRITES = re.compile(r"\b(?:write|save|store|create|put)\b", re.IGNORECASE)
 _FILE_NAME = re.compile(r"[\w/-]+(?:\.[\w-]+)*\.\w{1,5}\b")
 _TIME = re.compile(r"\b(?:what time|which day|what day|today'?s date|what date|the time)\b", re.IGNORECASE)
 _ASK_ME = re.compile(r"\bask me\b", re.IGNORECASE)
+_MEMBER = re.compile(r"^- (.+?): ", re.MULTILINE)
+_CAST = (("researcher", "architect"), ("reviewer", "experimenter"), ("writer", "implementer"))
 _WORD = re.compile(r"[^\W\d_]{4,}")
 _COMMON = frozenset(
     _WORD.findall(
@@ -90,6 +93,9 @@ class _Scene:
 
     def __init__(self, request: ModelRequest) -> None:
         self.tools = {tool.name for tool in request.tools}
+        self.team = [
+            name for tool in request.tools if tool.name == "plan" for name in _MEMBER.findall(tool.description)
+        ]
         self.question = ""
         self.calls: list[ToolCall] = []
         self.results: dict[str, ToolResult] = {}
@@ -143,6 +149,8 @@ def _next_calls(scene: _Scene) -> list[AnswerPart]:
         return [scene.call("clock")]
     if _ASK_ME.search(scene.question) and scene.waits_for("ask_user"):
         return [scene.call("ask_user", question="What would you like the demo to do?", options=["go on", "stop"])]
+    if scene.waits_for("plan") and scene.team:
+        return [scene.call("plan", title=" ".join(scene.question.split())[:80], tasks=_tasks(scene))]
     if scene.waits_for("files_list"):
         return [scene.call("files_list", path=".", recursive=True)]
     if scene.waits_for("files_read"):
@@ -152,6 +160,43 @@ def _next_calls(scene: _Scene) -> list[AnswerPart]:
     if _WRITES.search(scene.question) and scene.waits_for("files_write"):
         return [scene.call("files_write", path=_target(scene.question), content=_document(scene))]
     return []
+
+
+def _tasks(scene: _Scene) -> list[dict[str, Any]]:
+    """Plan: two look side by side, and the third goes on from what they found."""
+    first, second, last = (_member(scene.team, *names) for names in _CAST)
+    looks = [
+        {
+            "id": name,
+            "title": f"{agent}: {what}",
+            "agent": agent,
+            "instructions": f"{what}. Quote what matters for the request.",
+            "expected": "quotes with the files they come from",
+            "risk": "low",
+            "confidence": 0.9,
+            "tokens": 2000,
+        }
+        for name, agent, what in (("find", first, "Read the files"), ("check", second, "Read the files critically"))
+    ]
+    writes = bool(_WRITES.search(scene.question))
+    does = f"Write {_target(scene.question)} from what the others found" if writes else "Put the answer together"
+    end = {
+        "id": "write",
+        "title": f"{last}: {does}",
+        "agent": last,
+        "instructions": f"{does}.",
+        "depends_on": ["find", "check"],
+        "expected": _target(scene.question) if writes else "the answer",
+        "risk": "medium" if writes else "low",
+        "confidence": 0.9,
+        "tokens": 2000,
+    }
+    return [*looks, end]
+
+
+def _member(team: Sequence[str], *names: str) -> str:
+    """Return the first of ``names`` that is in the team; else whoever comes first there."""
+    return next((name for name in names if name in team), team[0])
 
 
 def _chosen(scene: _Scene) -> list[str]:
@@ -197,6 +242,7 @@ def _document(scene: _Scene) -> str:
 def _closing_words(scene: _Scene) -> str:
     said = [f"The clock says {result.content}." for _, result in scene.answers("clock")]
     said += [f"You answered: {result.content}" for _, result in scene.answers("ask_user")]
+    said += [f"The team's results:\n\n{result.content}" for _, result in scene.answers("plan")]
     quotes = _quotes(scene)
     if quotes:
         said.append("This is what I read in your files:")

@@ -98,7 +98,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the ``responses`` that declare problem documents for ``statuses`` in the API's description.
 
     What any route can answer (401, 403, 404, 413, 415, 422, 429, 500, 503, 507) is declared by itself: name only what
-    is special to a route or router, such as 402, 409, 410, 412 or 501.
+    is special to a route or router, such as 402, 409, 410 or 412.
     """
     return {
         status: {
