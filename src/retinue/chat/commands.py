@@ -70,7 +70,7 @@ async def send_message(
     session = await views.lock_session(scope, session_id)
     if session is not None and session.owner_id != scope.owner():
         raise NotFound("session")
-    agent = await planning.orchestrator(scope) if target is None else await agents.find(scope, target)
+    agent = await planning.find_orchestrator(scope) if target is None else await agents.find(scope, target)
     busy = session is not None and session.active_run_id is not None
     if busy and multitask == "reject":
         raise Conflict("The session is busy with another message. Wait for it, or send multitask=enqueue.")

@@ -8,7 +8,7 @@ from retinue.kernel import Conflict, NotFound, Scope
 from retinue.planning.policy import policy
 
 
-async def orchestrator(scope: Scope) -> Agent:
+async def find_orchestrator(scope: Scope) -> Agent:
     """Return the user's orchestrator; the one that comes with the server is made with the first such message.
 
     Raises:
