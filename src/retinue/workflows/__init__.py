@@ -1,0 +1,1 @@
+"""Workflows: YAML definitions that become plans; what sets them off, and who is told of their end."""
