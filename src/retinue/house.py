@@ -23,6 +23,7 @@ from retinue.ledger import Feed, Projections
 from retinue.live import Live, MemoryLive, RedisLive
 from retinue.metering import AgentDirectory
 from retinue.metering.room import ROOM as METERING
+from retinue.planning.room import ROOM as PLANNING
 from retinue.providers import Providers
 from retinue.runs.room import ROOM as RUNS
 from retinue.tenancy import DoorKeeper
@@ -34,7 +35,7 @@ from retinue.web import Health, create_app
 
 log = logging.getLogger(__name__)
 
-ROOMS: Sequence[Room] = (VAULT, IDENTITY, TENANCY, AGENTS, APPROVALS, METERING, RUNS, CHAT)
+ROOMS: Sequence[Room] = (VAULT, IDENTITY, TENANCY, AGENTS, APPROVALS, METERING, RUNS, PLANNING, CHAT)
 
 _WATCH_SECONDS = 0.5
 

@@ -1,5 +1,60 @@
 """Plans: a graph of tasks, carried out by runs, that survives like a run."""
 
+from retinue.planning.assigning import checked_plan
+from retinue.planning.checks import Mistake, check_plan, refusal, same_name
+from retinue.planning.commands import (
+    cancel_plan,
+    end_hooks,
+    events_wanted,
+    load_plan,
+    retry_plan,
+    satisfy,
+    start_plan,
+    wake_waiting,
+)
+from retinue.planning.expressions import compile_expression, evaluate, expressions_in, render
+from retinue.planning.graph import Call, Each, Origin, Plan, Question, Retry, Task, Waiting
 from retinue.planning.lead import find_orchestrator
+from retinue.planning.presenting import PlanGraph, PlanView, present, present_plan
+from retinue.planning.state import PlanState, PlanStatus, TaskStatus
+from retinue.planning.views import PlanRow, WantedEvent, find_plan, list_plans
 
-__all__ = ["find_orchestrator"]
+__all__ = [
+    "Call",
+    "Each",
+    "Mistake",
+    "Origin",
+    "Plan",
+    "PlanGraph",
+    "PlanRow",
+    "PlanState",
+    "PlanStatus",
+    "PlanView",
+    "Question",
+    "Retry",
+    "Task",
+    "TaskStatus",
+    "Waiting",
+    "WantedEvent",
+    "cancel_plan",
+    "check_plan",
+    "checked_plan",
+    "compile_expression",
+    "end_hooks",
+    "evaluate",
+    "events_wanted",
+    "expressions_in",
+    "find_orchestrator",
+    "find_plan",
+    "list_plans",
+    "load_plan",
+    "present",
+    "present_plan",
+    "refusal",
+    "render",
+    "retry_plan",
+    "same_name",
+    "satisfy",
+    "start_plan",
+    "wake_waiting",
+]

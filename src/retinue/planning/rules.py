@@ -14,7 +14,9 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from retinue.kernel import dollars
-from retinue.planning.state import Node, PlanState, PlanStatus, TaskStatus
+from retinue.planning.state import Node, PlanState, PlanStatus, TaskStatus, apply, fold
+
+__all__ = ["Action", "Node", "PlanState", "PlanStatus", "TaskStatus", "apply", "fold", "next_actions"]
 
 RUN_KINDS = frozenset({"agent", "tool"})
 
@@ -28,12 +30,7 @@ _NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Let the tasks begin."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Ask a person whether the plan may begin."""
+    """Let the tasks begin: somebody said so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +93,7 @@ class Fail:
     detail: str
 
 
-Action = Begin | Ask | Start | Skip | Stop | TimeUp | Collect | Again | Finish | Fail
+Action = Begin | Start | Skip | Stop | TimeUp | Collect | Again | Finish | Fail
 
 
 def next_actions(state: PlanState, now: datetime) -> list[Action]:
@@ -106,7 +103,7 @@ def next_actions(state: PlanState, now: datetime) -> list[Action]:
     if state.deadline is not None and now >= state.deadline:
         return [Fail("deadline", "The time set for the plan is over.")]
     if state.status is PlanStatus.DRAFTED:
-        return [Ask() if state.drafted.ask else Begin()]
+        return [Begin()]
     if state.status is PlanStatus.WAITING:
         return []
     if not state.open:

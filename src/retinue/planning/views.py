@@ -216,7 +216,7 @@ PROJECTIONS = (StreamProjection("plan", project_plan),)
 # Queries
 
 
-async def find_row(scope: Scope, plan_id: UUID, *, lock: bool = False) -> PlanRow:
+async def find_plan(scope: Scope, plan_id: UUID, *, lock: bool = False) -> PlanRow:
     """Return a plan of the tenant, with its row locked if it is to be changed.
 
     Raises:
@@ -228,6 +228,15 @@ async def find_row(scope: Scope, plan_id: UUID, *, lock: bool = False) -> PlanRo
     if row is None:
         raise NotFound("plan")
     return _plan(row)
+
+
+async def lock_plan(scope: Scope, plan_id: UUID) -> PlanRow:
+    """Return a plan that nobody else changes before this transaction ends.
+
+    Raises:
+        NotFound: there is none.
+    """
+    return await find_plan(scope, plan_id, lock=True)
 
 
 async def list_plans(

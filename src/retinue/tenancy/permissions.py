@@ -32,6 +32,7 @@ Resource = Literal[
     "stop",
     "deadletters",
     "metrics",
+    "plans",
 ]
 
 Action = Literal[
@@ -72,6 +73,7 @@ _VIEWER: Cells = {
     "budgets": {"list": "allow", "read": "allow"},
     "deadletters": {"list": "allow", "read": "allow"},
     "metrics": {"list": "allow", "read": "allow"},
+    "plans": {"list": "allow", "read": "allow"},
 }
 
 _MEMBER: Cells = {
@@ -90,6 +92,7 @@ _MEMBER: Cells = {
     "runs": {"create": "allow", "change": "allow", "decide": "allow", "cancel": "allow", "retry": "allow"},
     "approvals": {"decide": "allow", "change": "allow", "delete": "allow"},
     "deadletters": {"change": "allow", "retry": "allow", "delete": "allow"},
+    "plans": {"create": "allow", "cancel": "allow", "retry": "allow"},
 }
 
 _MANAGER: Cells = {

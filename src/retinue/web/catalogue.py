@@ -24,11 +24,13 @@ class Streamed:
         name: the ``event:`` of the stream, such as ``message_created``.
         payload: makes the ``payload`` of the event's data; None shows the data as it is.
         resource: an event that no user owns is shown to callers who may ``read`` this resource.
+        subject: under which name the data tells whose stream it is on (``plan_id`` for ``plan:<id>``); None: not.
     """
 
     name: str
     payload: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None
     resource: str = "events"
+    subject: str | None = None
 
 
 class Shown:
@@ -118,10 +120,13 @@ class Catalogue:
 
     def written(self, streamed: Streamed, event: Encoded) -> Shown:
         """Write an event the way clients get it."""
-        if streamed.payload is None:
+        if streamed.payload is None and streamed.subject is None:
             payload = event.data.encode()
         else:
-            payload = orjson.dumps(streamed.payload(orjson.loads(event.data)))
+            said = orjson.loads(event.data)
+            if streamed.subject is not None:
+                said[streamed.subject] = event.stream.partition(":")[2]
+            payload = orjson.dumps(said if streamed.payload is None else streamed.payload(said))
         meta = event.meta
         data = b'{"event_type":%b,"payload":%b,"timestamp":%b,"session_id":%b,"run_id":%b}' % (
             orjson.dumps(streamed.name),

@@ -1,0 +1,58 @@
+"""What a task's run said, as the value that other tasks see. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from retinue.planning.graph import Task
+from retinue.tools import ArgumentCheck
+
+_FENCED = re.compile(r"```(?:json)?\s*\n(.*?)\n?```", re.DOTALL)
+
+
+class NotAsAsked(Exception):
+    """The result does not fit the task's ``output_schema``; the text says why."""
+
+
+def output_of(task: Task, text: str) -> Any:
+    """Return a run's text as the task's result.
+
+    With an ``output_schema`` it is read as JSON and checked. A tool's result that is a JSON object or list is read as
+    one, so that expressions can look into it. Everything else stays text.
+
+    Raises:
+        NotAsAsked: it does not fit the task's ``output_schema``.
+    """
+    if task.output_schema is not None:
+        return _checked(task.output_schema, _json(text))
+    if task.kind == "tool" and text.lstrip()[:1] in ("{", "["):
+        try:
+            return msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            return text
+    return text
+
+
+def _json(text: str) -> Any:
+    fenced = _FENCED.search(text)
+    for candidate in (text, fenced.group(1) if fenced else ""):
+        try:
+            return msgspec.json.decode(candidate.strip())
+        except (msgspec.DecodeError, UnicodeEncodeError):
+            continue
+    raise NotAsAsked("The answer is not JSON.")
+
+
+def _checked(schema: Mapping[str, Any], value: Any) -> Any:
+    whole = schema if schema.get("type") == "object" else {"type": "object", "properties": {"result": schema}}
+    try:
+        complaint = ArgumentCheck(whole).complaint(value if whole is schema else {"result": value})
+    except ValueError as error:
+        raise NotAsAsked(f"The output_schema cannot be used: {error}") from None
+    if complaint is not None:
+        raise NotAsAsked(f"The answer does not fit the output_schema: {complaint}")
+    return value
