@@ -1,6 +1,6 @@
 """Prints docs/permissions.md from the permission table."""
 
-from retinue.tenancy import ACTIONS, RESOURCES, ROLES, permits
+from retinue.tenancy import ACTIONS, AGENT, RESOURCES, ROLES, permits
 
 INTRO = """\
 # Permissions
@@ -13,7 +13,8 @@ request decides. What the table does not allow is denied (403). A tenant that th
 
 In your personal tenant you are admin. In an organisation you have the role an admin gave you. Under `/v1/my` a role
 reaches your own things only. An API key has the rights of its user's role, limited to its scopes: `agents:read` is one
-cell, `agents:*` is a whole section below. The last admin of an organisation can neither leave nor be changed.
+cell, `agents:*` is a whole section below. An agent has what its column allows of what its user has; for `ask`, a
+person accepts what it proposes, unless the tenant's policy has accepted it already. The last admin of an organisation can neither leave nor be changed.
 """
 
 
@@ -23,14 +24,14 @@ def page() -> str:
 
 
 def _section(resource: str) -> str:
-    head = f"| {resource} | {' | '.join(ROLES)} |"
-    rule = "|---" * (len(ROLES) + 1) + "|"
+    head = f"| {resource} | {' | '.join((*ROLES, AGENT))} |"
+    rule = "|---" * (len(ROLES) + 2) + "|"
     rows = [_row(resource, action) for action in ACTIONS]
     return "\n".join([head, rule, *(row for row in rows if row), ""])
 
 
 def _row(resource: str, action: str) -> str:
-    cells = [permits(role, None, resource, action) for role in ROLES]
+    cells = [permits(role, None, resource, action) for role in (*ROLES, AGENT)]
     if set(cells) == {"deny"}:
         return ""
     return f"| {action} | {' | '.join('' if cell == 'deny' else cell for cell in cells)} |"

@@ -126,6 +126,9 @@ class PaperGate:
             for one in found
         ]
 
+    async def audiences(self, entry: Entry, uow: UnitOfWork) -> frozenset[str]:
+        return frozenset()
+
     def permits(self, role: str, scopes: frozenset[str] | None, resource: str, action: str) -> Permission:
         if scopes is not None and f"{resource}:{action}" not in scopes:
             return "deny"

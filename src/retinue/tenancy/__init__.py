@@ -2,18 +2,27 @@
 
 from retinue.tenancy.commands import found, refuse_when_stopped, stop_hooks
 from retinue.tenancy.doorkeeper import DoorKeeper
-from retinue.tenancy.permissions import ACTIONS, RESOURCES, ROLES, permits
+from retinue.tenancy.permissions import ACTIONS, AGENT, RESOURCES, ROLES, permits
+from retinue.tenancy.teams import Team, role_of, sees_all_teams, sees_team, team, team_hooks, teams_of
 from retinue.tenancy.views import find_member, is_stopped
 
 __all__ = [
     "ACTIONS",
+    "AGENT",
     "RESOURCES",
     "ROLES",
     "DoorKeeper",
+    "Team",
     "find_member",
     "found",
     "is_stopped",
     "permits",
     "refuse_when_stopped",
+    "role_of",
+    "sees_all_teams",
+    "sees_team",
     "stop_hooks",
+    "team",
+    "team_hooks",
+    "teams_of",
 ]

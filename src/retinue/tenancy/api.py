@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from retinue.identity import Person, people
 from retinue.kernel import NotFound, Scope
-from retinue.tenancy import commands, views
+from retinue.tenancy import commands, teams, views
 from retinue.tenancy.permissions import Role, as_role
 from retinue.tenancy.views import Member, Membership, Tenant
 from retinue.web import Page, Router, WantedPage, limit_login, problems, scoped
@@ -21,6 +21,7 @@ tenants = Router(prefix="/v1/tenants", tags=["tenants"])
 
 TenantId = Annotated[UUID, Path(description="the tenant; the caller must be a member")]
 UserId = Annotated[UUID, Path(description="the member")]
+TeamId = Annotated[UUID, Path(description="the team")]
 TenantName = Annotated[str, Field(min_length=1, max_length=200, examples=["Acme"])]
 
 
@@ -64,6 +65,29 @@ class StopReason(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"reason": "an agent runs wild"}]})
 
     reason: str = Field(min_length=1, max_length=1000, examples=["an agent runs wild"])
+
+
+class NewTeam(BaseModel):
+    """A team, or its new name."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "Editors"}]})
+
+    name: str = Field(min_length=1, max_length=100, examples=["Editors"])
+
+
+class TeamView(BaseModel):
+    """A team of a tenant."""
+
+    team_id: UUID
+    name: str = Field(examples=["Editors"])
+    created_at: datetime
+
+
+class TeamMemberView(BaseModel):
+    """A member of a team."""
+
+    user_id: UUID
+    joined_at: datetime
 
 
 class TenantView(BaseModel):
@@ -193,6 +217,73 @@ async def leave(scope: Annotated[Scope, scoped("members", "leave")], tenant_id: 
     await commands.leave(scope)
 
 
+@tenants.get("/{tenant_id}/teams")
+async def list_teams(
+    scope: Annotated[Scope, scoped("teams", "list")], tenant_id: TenantId, page: WantedPage
+) -> Page[TeamView]:
+    """List the teams of a tenant, the oldest first. What belongs to a team is seen by its members and by managers."""
+    after = page.after(UUID)
+    found = await teams.teams(scope, after[0] if after else None, page.limit + 1)
+    return page.page(found, _team, lambda one: (one.team_id,))
+
+
+@tenants.post("/{tenant_id}/teams", status_code=201, responses=problems(409))
+async def create_team(
+    scope: Annotated[Scope, scoped("teams", "create")], tenant_id: TenantId, body: NewTeam
+) -> TeamView:
+    """Make a team; you are its first member."""
+    return _team(await teams.create_team(scope, body.name))
+
+
+@tenants.get("/{tenant_id}/teams/{team_id}")
+async def read_team(scope: Annotated[Scope, scoped("teams", "read")], tenant_id: TenantId, team_id: TeamId) -> TeamView:
+    """Show a team."""
+    return _team(await teams.team(scope, team_id))
+
+
+@tenants.put("/{tenant_id}/teams/{team_id}", responses=problems(409))
+async def rename_team(
+    scope: Annotated[Scope, scoped("teams", "change")], tenant_id: TenantId, team_id: TeamId, body: NewTeam
+) -> TeamView:
+    """Give a team another name."""
+    return _team(await teams.rename_team(scope, team_id, body.name))
+
+
+@tenants.delete("/{tenant_id}/teams/{team_id}", status_code=204, responses=problems(409))
+async def delete_team(scope: Annotated[Scope, scoped("teams", "delete")], tenant_id: TenantId, team_id: TeamId) -> None:
+    """Delete a team to which no work item belongs."""
+    await teams.delete_team(scope, team_id)
+
+
+@tenants.get("/{tenant_id}/teams/{team_id}/members")
+async def list_team_members(
+    scope: Annotated[Scope, scoped("teams", "read")], tenant_id: TenantId, team_id: TeamId, page: WantedPage
+) -> Page[TeamMemberView]:
+    """List the members of a team."""
+    after = page.after(UUID)
+    await teams.team(scope, team_id)
+    found = await teams.team_members(scope, team_id, after[0] if after else None, page.limit + 1)
+    return page.page(
+        found, lambda one: TeamMemberView(user_id=one.user_id, joined_at=one.joined_at), lambda one: (one.user_id,)
+    )
+
+
+@tenants.put("/{tenant_id}/teams/{team_id}/members/{user_id}", status_code=204)
+async def add_team_member(
+    scope: Annotated[Scope, scoped("teams", "change")], tenant_id: TenantId, team_id: TeamId, user_id: UserId
+) -> None:
+    """Take a member of the tenant into a team."""
+    await teams.add_to_team(scope, team_id, user_id)
+
+
+@tenants.delete("/{tenant_id}/teams/{team_id}/members/{user_id}", status_code=204)
+async def remove_team_member(
+    scope: Annotated[Scope, scoped("teams", "change")], tenant_id: TenantId, team_id: TeamId, user_id: UserId
+) -> None:
+    """Take somebody out of a team. What they see on open live streams is looked at again within seconds."""
+    await teams.remove_from_team(scope, team_id, user_id)
+
+
 @tenants.post("/{tenant_id}/stop")
 async def stop(scope: Annotated[Scope, scoped("stop", "stop")], tenant_id: TenantId, body: StopReason) -> TenantView:
     """Emergency stop: nothing new starts in this tenant, and what runs stops at its next step."""
@@ -230,6 +321,10 @@ def _member(scope: Scope, member: Member, known: dict[UUID, Person]) -> MemberVi
         role=as_role(member.role),
         joined_at=member.joined_at,
     )
+
+
+def _team(one: teams.Team) -> TeamView:
+    return TeamView(team_id=one.team_id, name=one.name, created_at=one.created_at)
 
 
 def _membership(one: Membership) -> TenantView:

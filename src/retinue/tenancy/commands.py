@@ -21,6 +21,7 @@ from retinue.tenancy.events import (
     TenantStopped,
 )
 from retinue.tenancy.permissions import Role
+from retinue.tenancy.teams import leave_teams
 from retinue.tenancy.views import Member, Tenant
 
 StopHook = Callable[[Scope, bool], Awaitable[None]]
@@ -149,6 +150,7 @@ async def remove_member(scope: Scope, user_id: UUID) -> None:
     await _organisation(scope, "Nobody leaves a personal tenant.")
     member = await _member(scope, user_id)
     await _keep_an_admin(scope, member)
+    await leave_teams(scope, user_id)
     await _record(scope, MemberRemoved(user_id=user_id))
     await revoke_keys_of(scope, user_id)
 

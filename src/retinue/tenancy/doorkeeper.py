@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,12 +13,15 @@ from retinue.database import Database
 from retinue.identity import Credentials
 from retinue.kernel import Actor, ActorKind, Clock, NotFound, Services, Unauthenticated, UnitOfWork
 from retinue.tenancy import permissions
-from retinue.web import Credential, Entry, Permission
+from retinue.tenancy.teams import sees_all_teams
+from retinue.web import ALL, Credential, Entry, Permission
 
 _ENTER_LOGIN = "SELECT * FROM tenancy_enter_login($1, $2, $3, $4, $5)"
 _ENTER_EXTERNAL = "SELECT * FROM tenancy_enter_external($1, $2, $3)"
 _ENTER_KEY = "SELECT * FROM tenancy_enter_key($1, $2, $3, true)"
 _STANDING = "SELECT * FROM tenancy_standing($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+_STANDING_TEAMS = "SELECT * FROM tenancy_standing_teams($1, $2)"
+_OWN_TEAMS = "SELECT team_id FROM team_members WHERE user_id = $1"
 
 
 class DoorKeeper:
@@ -55,15 +60,34 @@ class DoorKeeper:
             return found
         async with self._database.routing() as queries:
             rows = await queries.fetch(_STANDING, *_columns(holders), self._clock.now())
+            tenants = [tenant_id for _, tenant_id in holders]
+            users: list[UUID | None] = [None] * len(holders)
+            for row in rows:
+                users[row["r_n"] - 1] = row["r_user"]
+            teams: dict[int, set[str]] = defaultdict(set)
+            for row in await queries.fetch(_STANDING_TEAMS, tenants, users):
+                teams[row["r_n"] - 1].add(f"team:{row['r_team']}")
         for row in rows:
             n = row["r_n"] - 1
             if row["r_alive"]:
-                found[n] = _entry(row, is_key=holders[n][0].kind == "key")
+                entry = _entry(row, is_key=holders[n][0].kind == "key")
+                found[n] = entry and replace(entry, audiences=_audiences(entry.role, teams[n]))
         return found
+
+    async def audiences(self, entry: Entry, uow: UnitOfWork) -> frozenset[str]:
+        """Return the teams whose events the caller sees; see :meth:`retinue.web.Gate.audiences`."""
+        if sees_all_teams(entry.role):
+            return _audiences(entry.role, ())
+        rows = await uow.queries.fetch(_OWN_TEAMS, entry.user_id)
+        return _audiences(entry.role, [f"team:{row[0]}" for row in rows])
 
     def permits(self, role: str, scopes: frozenset[str] | None, resource: str, action: str) -> Permission:
         """Look the cell up in the permission table."""
         return permissions.permits(role, scopes, resource, action)
+
+
+def _audiences(role: str, teams: Iterable[str]) -> frozenset[str]:
+    return frozenset({ALL}) if sees_all_teams(role) else frozenset(teams)
 
 
 _ENDED = {

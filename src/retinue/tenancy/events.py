@@ -62,3 +62,42 @@ class TenantResumed(Event, frozen=True, kw_only=True):
     """The emergency stop is over."""
 
     tenant_id: UUID
+
+
+@event("team.created")
+class TeamCreated(Event, frozen=True, kw_only=True):
+    """A team came to be, with whoever made it as its first member."""
+
+    team_id: UUID
+    name: str
+
+
+@event("team.renamed")
+class TeamRenamed(Event, frozen=True, kw_only=True):
+    """A team has another name."""
+
+    team_id: UUID
+    name: str
+
+
+@event("team.deleted")
+class TeamDeleted(Event, frozen=True, kw_only=True):
+    """A team is gone; nothing belonged to it any more."""
+
+    team_id: UUID
+
+
+@event("team.member_added")
+class TeamMemberAdded(Event, frozen=True, kw_only=True):
+    """A member of the tenant belongs to a team."""
+
+    team_id: UUID
+    user_id: UUID
+
+
+@event("team.member_removed")
+class TeamMemberRemoved(Event, frozen=True, kw_only=True):
+    """A member of the tenant belongs to a team no more."""
+
+    team_id: UUID
+    user_id: UUID

@@ -33,6 +33,8 @@ Resource = Literal[
     "deadletters",
     "metrics",
     "plans",
+    "teams",
+    "items",
 ]
 
 Action = Literal[
@@ -53,6 +55,8 @@ Action = Literal[
 ]
 
 ROLES: tuple[Role, ...] = get_args(Role)
+AGENT = "agent"
+"""The role of agents, which no member has."""
 RESOURCES: tuple[Resource, ...] = get_args(Resource)
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
@@ -74,6 +78,8 @@ _VIEWER: Cells = {
     "deadletters": {"list": "allow", "read": "allow"},
     "metrics": {"list": "allow", "read": "allow"},
     "plans": {"list": "allow", "read": "allow"},
+    "teams": {"list": "allow", "read": "allow"},
+    "items": {"list": "allow", "read": "allow", "export": "allow"},
 }
 
 _MEMBER: Cells = {
@@ -93,18 +99,29 @@ _MEMBER: Cells = {
     "approvals": {"decide": "allow", "change": "allow", "delete": "allow"},
     "deadletters": {"change": "allow", "retry": "allow", "delete": "allow"},
     "plans": {"create": "allow", "cancel": "allow", "retry": "allow"},
+    "items": {"create": "allow", "change": "allow", "delete": "allow"},
 }
 
 _MANAGER: Cells = {
     "budgets": {"create": "allow", "change": "allow", "delete": "allow"},
     "secrets": {"list": "allow", "read": "allow"},
     "stop": {"stop": "allow", "resume": "allow"},
+    "plans": {"change": "allow"},
+    "teams": {"create": "allow", "change": "allow", "delete": "allow"},
+    "items": {"decide": "allow"},
 }
 
 _ADMIN: Cells = {
     "tenants": {"change": "allow"},
     "members": {"create": "allow", "change": "allow", "delete": "allow"},
     "secrets": {"create": "allow", "change": "allow", "delete": "allow"},
+}
+
+# An agent has this and no more, of what the user has in whose name it acts: both must allow. What it asks for, a person
+# accepts, or the tenant's policy has accepted already.
+_AGENT: Cells = {
+    "teams": {"list": "allow", "read": "allow"},
+    "items": {"list": "allow", "read": "allow", "change": "ask"},
 }
 
 _ADDED: Mapping[Role, Cells] = {"viewer": _VIEWER, "member": _MEMBER, "manager": _MANAGER, "admin": _ADMIN}
@@ -117,6 +134,8 @@ def _unfolded() -> Mapping[tuple[str, str, str], Permission]:
         for resource, actions in _ADDED[role].items():
             so_far.update({(resource, action): permission for action, permission in actions.items()})
         table.update({(role, resource, action): permission for (resource, action), permission in so_far.items()})
+    for resource, actions in _AGENT.items():
+        table.update({(AGENT, resource, action): permission for action, permission in actions.items()})
     return MappingProxyType(table)
 
 

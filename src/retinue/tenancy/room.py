@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from retinue.kernel import Room
-from retinue.tenancy import events
+from retinue.tenancy import events, teams
 from retinue.tenancy.api import profile, tenants
 from retinue.tenancy.views import PROJECTION
 from retinue.web import Streamed
@@ -18,8 +18,13 @@ ROOM = Room(
         events.MemberRemoved,
         events.TenantStopped,
         events.TenantResumed,
+        events.TeamCreated,
+        events.TeamRenamed,
+        events.TeamDeleted,
+        events.TeamMemberAdded,
+        events.TeamMemberRemoved,
     ),
-    projections=(PROJECTION,),
+    projections=(PROJECTION, teams.PROJECTION),
     routers=(profile, tenants),
     streamed={
         "tenant.stopped": Streamed("system_notice", lambda data: {"notice": "stopped", "reason": data["reason"]}),

@@ -19,7 +19,7 @@ from retinue.web.catalogue import Catalogue, Streamed
 from retinue.web.deferred import Deferred
 from retinue.web.etags import IfMatch, check_match, etag, set_etag
 from retinue.web.exchange import Exchange
-from retinue.web.gate import Credential, Entry, Gate, Permission
+from retinue.web.gate import ALL, Credential, Entry, Gate, Permission
 from retinue.web.health import Health
 from retinue.web.limits import limit_login
 from retinue.web.paging import Page, Paging, WantedPage, cursor, read_cursor
@@ -30,6 +30,7 @@ from retinue.web.server import Server
 from retinue.web.streams import Streams
 
 __all__ = [
+    "ALL",
     "Catalogue",
     "Credential",
     "Deferred",

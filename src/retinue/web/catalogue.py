@@ -12,6 +12,7 @@ import orjson
 from retinue.kernel import Room
 from retinue.ledger import Encoded
 from retinue.live import Frame
+from retinue.web.gate import ALL
 
 DELTA = "message_delta"
 
@@ -25,12 +26,14 @@ class Streamed:
         payload: makes the ``payload`` of the event's data; None shows the data as it is.
         resource: an event that no user owns is shown to callers who may ``read`` this resource.
         subject: under which name the data tells whose stream it is on (``plan_id`` for ``plan:<id>``); None: not.
+        audience: of those, names the only ones who may see it, by the event's data; None: all of them.
     """
 
     name: str
     payload: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None
     resource: str = "events"
     subject: str | None = None
+    audience: Callable[[dict[str, Any]], str | None] | None = None
 
 
 class Shown:
@@ -65,15 +68,23 @@ class Filter:
     Attributes:
         owner: the user whose events are shown.
         resources: whose ownerless events the user may see, too.
+        audiences: those the user belongs to.
         session, run: only what belongs to it, when given.
         names: only these names, when given.
     """
 
     owner: UUID
     resources: frozenset[str] = field(default_factory=frozenset)
+    audiences: frozenset[str] = field(default_factory=frozenset)
     session: UUID | None = None
     run: UUID | None = None
     names: frozenset[str] | None = None
+
+    def sees(self, streamed: Streamed, audience: str | None) -> bool:
+        """Return whether an event that no user owns may be shown; ``audience`` is the only one that may see it."""
+        return streamed.resource in self.resources and (
+            audience is None or audience in self.audiences or ALL in self.audiences
+        )
 
     def wants(self, name: str, session: UUID | None, run: UUID | None) -> bool:
         """Return whether something of this name passes; whose it is was looked at before."""
@@ -112,11 +123,16 @@ class Catalogue:
         if streamed is None:
             return None
         owner = event.meta.owner
-        if wanted.owner != owner if owner else streamed.resource not in wanted.resources:
+        if wanted.owner != owner if owner else not wanted.sees(streamed, self.audience(streamed, event)):
             return None
         if not wanted.wants(streamed.name, event.meta.session, event.meta.run):
             return None
         return self.written(streamed, event)
+
+    @staticmethod
+    def audience(streamed: Streamed, event: Encoded) -> str | None:
+        """Return who alone may see an event that no user owns; None: everybody who may see its resource."""
+        return None if streamed.audience is None else streamed.audience(orjson.loads(event.data))
 
     def written(self, streamed: Streamed, event: Encoded) -> Shown:
         """Write an event the way clients get it."""

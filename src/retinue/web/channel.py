@@ -214,7 +214,8 @@ class Channel:
         if meta.owner is not None:
             tracks: Iterable[Track] = self._tracks.get(meta.owner, {}).values()
         else:
-            tracks = [track for track in self.tracks() if streamed.resource in track.wanted.resources]
+            audience = self.catalogue.audience(streamed, event)
+            tracks = [track for track in self.tracks() if track.wanted.sees(streamed, audience)]
         self._put(tracks, streamed.name, meta.session, meta.run, lambda: self.catalogue.written(streamed, event))
 
     def _put(

@@ -21,6 +21,9 @@ from retinue.kernel import Actor, UnitOfWork
 
 Permission = Literal["allow", "ask", "deny"]
 
+ALL = "*"
+"""The audience of who sees every audience's events."""
+
 
 @dataclass(frozen=True, slots=True)
 class Credential:
@@ -54,12 +57,15 @@ class Entry:
         user_id: the user whose rights apply.
         role: the user's role in the tenant.
         scopes: what an API key is limited to, as ``resource:action`` or ``resource:*``; None for no further limit.
+        audiences: what of the tenant's events the user sees besides what everybody does, such as ``team:<id>``;
+            :data:`ALL` for all. Filled in for live streams alone.
     """
 
     actor: Actor
     user_id: UUID
     role: str
     scopes: frozenset[str] | None = None
+    audiences: frozenset[str] = frozenset()
 
 
 class Gate(Protocol):
@@ -100,6 +106,10 @@ class Gate(Protocol):
 
         Runs every few seconds for whoever holds a live stream; one statement for all of them keeps it cheap.
         """
+        ...
+
+    async def audiences(self, entry: Entry, uow: UnitOfWork) -> frozenset[str]:
+        """Return the audiences of somebody who opens a live stream; ``standing`` returns them, too."""
         ...
 
     def permits(self, role: str, scopes: frozenset[str] | None, resource: str, action: str) -> Permission:

@@ -7,6 +7,7 @@ runs and commits after it returned and before the response starts: a caller that
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -79,6 +80,7 @@ async def admitted(connection: HTTPConnection, resource: str, action: str) -> tu
     tenant_id = await _tenant(connection, credential, gate)
     async with services.get(Database).transaction(tenant_id) as uow:
         entry = await gate.enter(credential, tenant_id, uow)
+        entry = replace(entry, audiences=await gate.audiences(entry, uow))
     _check(gate, entry.role, entry.scopes, Cell(resource, action))
     services.get(Limits).remember(credential, entry.user_id)
     exchange.user = str(entry.user_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated
 from uuid import UUID
@@ -20,7 +20,7 @@ from retinue.kernel import BadInput, Scope
 from retinue.web.catalogue import Filter
 from retinue.web.connection import ABORT, Connection, SseConnection, WebSocketConnection
 from retinue.web.exchange import Exchange, exchange_of
-from retinue.web.gate import Credential, Entry
+from retinue.web.gate import Credential, Entry, Gate
 from retinue.web.problems import problems
 from retinue.web.routing import Router
 from retinue.web.scope import admitted, exchange_here, scoped
@@ -120,7 +120,7 @@ class Opening:
     def _filter(self) -> Filter:
         wanted = self.wanted
         visible = self.streams.visible(self.entry.role, self.entry.scopes)
-        return Filter(self.entry.user_id, visible, wanted.session, wanted.run, wanted.names)
+        return Filter(self.entry.user_id, visible, self.entry.audiences, wanted.session, wanted.run, wanted.names)
 
 
 def _abort_of(scope: AsgiScope) -> Callable[[], None] | None:
@@ -191,6 +191,8 @@ async def stream(
     Resumes after `after` or `Last-Event-ID` without a gap. A client that cannot keep up is cut and can resume, too.
     """
     entry = Entry(scope.actor, scope.owner(), scope.role or "", scope.scopes)
+    gate: Gate = connection.app.state.gate
+    entry = replace(entry, audiences=await gate.audiences(entry, scope.uow))
     abort = _abort_of(connection.scope)
     opening = Opening(scope.service(Streams), exchange.caller(), scope.tenant_id, entry, wanted, abort)
     return EventStream(opening, exchange)

@@ -222,9 +222,13 @@ class Streams:
         for holder, entry in zip(holders, entries, strict=True):
             if entry is None or self._gate.permits(entry.role, entry.scopes, "events", "read") != "allow":
                 self._end_all(holder, "not allowed any more")
-            elif (entry.role, entry.scopes) != (holder.entry.role, holder.entry.scopes):
+            elif _rights(entry) != _rights(holder.entry):
                 self._end_all(holder, "rights changed")
 
     def _end_all(self, holder: Holder, reason: str) -> None:
         for connection in list(holder.connections):
             connection.end(reason)
+
+
+def _rights(entry: Entry) -> tuple[object, ...]:
+    return entry.role, entry.scopes, entry.audiences
