@@ -35,9 +35,7 @@ async def look(person: Person, plan: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-async def until(
-    person: Person, plan: dict[str, Any], status: str | None = None, seconds: float = 30
-) -> dict[str, Any]:
+async def until(person: Person, plan: dict[str, Any], status: str | None = None, seconds: float = 30) -> dict[str, Any]:
     """Wait until a plan has ended, or has a status."""
     deadline = time.monotonic() + seconds
     while True:
