@@ -82,7 +82,7 @@ _SLOTS = """
     SELECT run_id, status, has_slot FROM runs
     WHERE (has_slot AND status NOT IN ('queued', 'running')) OR (status = 'running' AND NOT has_slot)"""
 _SESSIONS = """
-    SELECT session_id, count(*) FROM runs WHERE status IN ('running', 'waiting')
+    SELECT session_id, count(*) FROM runs WHERE status IN ('running', 'waiting') AND parent_id IS NULL
     GROUP BY tenant_id, session_id HAVING count(*) > 1"""
 _POSITIONS = """
     SELECT h.tenant_id, h.position, count(e.position), min(e.position), max(e.position)

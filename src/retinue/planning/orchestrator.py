@@ -23,7 +23,7 @@ from retinue.planning.policy import PlanningPolicy, policy, reasons_to_ask
 from retinue.planning.powers import act_alone
 from retinue.planning.state import Node, PlanState, PlanStatus, TaskStatus
 from retinue.planning.team import team_of, the_team
-from retinue.planning.views import lock_plan
+from retinue.planning.views import find_plan, lock_plan
 from retinue.runs import Child, ChildOutcome, Declined, DelegatedCall, Parent, RunRequested
 from retinue.tools import Tool
 
@@ -110,11 +110,10 @@ class ByAPlan:
 
     async def outcome(self, scope: Scope, child_id: UUID, *, lock: bool) -> ChildOutcome | None:
         """Return what was achieved and what was not."""
-        if lock:
-            await lock_plan(scope, child_id)
-        state = await load_plan(scope, child_id)
-        if not state.ended:
+        row = await (lock_plan if lock else find_plan)(scope, child_id)
+        if row.ended_at is None:
             return None
+        state = await load_plan(scope, child_id)
         missing = _missing(state)
         return ChildOutcome(
             _told(state, missing),

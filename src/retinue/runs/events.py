@@ -222,10 +222,11 @@ class RunCancelled(Event, frozen=True, kw_only=True, omit_defaults=True):
 
 
 @event("run.timed_out")
-class RunTimedOut(Event, frozen=True, kw_only=True):
+class RunTimedOut(Event, frozen=True, kw_only=True, omit_defaults=True):
     """The run used up its time; waiting does not count."""
 
     seconds: float
+    step: int = 0
 
 
 @event("run.interrupted", personal=("cause",))
@@ -244,11 +245,12 @@ class RunRetried(Event, frozen=True, kw_only=True):
 
 
 @event("run.dead_lettered", personal=("cause",))
-class RunDeadLettered(Event, frozen=True, kw_only=True):
+class RunDeadLettered(Event, frozen=True, kw_only=True, omit_defaults=True):
     """Activation after activation was lost without a new step: the run waits for a person."""
 
     cause: str
     attempts: int
+    step: int = 0
 
 
 @event("run.dropped")

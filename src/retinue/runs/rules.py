@@ -325,10 +325,10 @@ def _ended(status: Status) -> Callable[[RunState, Any, datetime], None]:
         if isinstance(fact, RunFailed):
             state.error = fact
         elif isinstance(fact, RunDeadLettered):
-            state.error = RunFailed(kind="dead_letter", detail=fact.cause, step=state.step)
+            state.error = RunFailed(kind="dead_letter", detail=fact.cause, step=fact.step)
         elif isinstance(fact, RunTimedOut):
             state.error = RunFailed(
-                kind="deadline", detail=f"The run used up its {fact.seconds:g} seconds.", step=state.step
+                kind="deadline", detail=f"The run used up its {fact.seconds:g} seconds.", step=fact.step
             )
 
     return end

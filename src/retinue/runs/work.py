@@ -16,7 +16,7 @@ from retinue import approvals, metering
 from retinue.agents import AgentDefinition, definition
 from retinue.database import open_scope
 from retinue.dispatch import Activation, Dispatcher, HandOver, Stopped
-from retinue.kernel import Actor, ActorKind, BudgetExhausted, Clock, Fault, NotFound, Scope, Services, Settings, span
+from retinue.kernel import Actor, ActorKind, BudgetExhausted, Clock, NotFound, Scope, Services, Settings, Unavailable, span
 from retinue.ledger import Event, read_stream
 from retinue.live import Frame, Live
 from retinue.providers import (
@@ -198,7 +198,7 @@ async def _dead_letter(scope: Scope, run: RunRow, state: RunState) -> None:
     """Put a poison run aside: it took down activation after activation without a new step."""
     cause = state.interruptions[-1] if state.interruptions else "its worker died each time"
     text = f"The run was put aside after {state.attempts} attempts: {cause}"
-    await record(scope, run, RunDeadLettered(cause=cause, attempts=state.attempts))
+    await record(scope, run, RunDeadLettered(cause=cause, attempts=state.attempts, step=state.step))
     await approvals.cancel_for_run(scope, run.run_id)
     await metering.release_run(scope, run.run_id)
     await scope.service(Delegations).cancel(scope, state, text)
@@ -246,7 +246,8 @@ class _Drive:
             if not deadline.expired():
                 raise
             limit = self.journal.agent.limits.seconds
-            await self.journal.record(RunTimedOut(seconds=min(limit, self.journal.requested.seconds or limit)))
+            seconds = min(limit, self.journal.requested.seconds or limit)
+            await self.journal.record(RunTimedOut(seconds=seconds, step=self.journal.state.step))
         except Stopped as stopped:
             if stopped.reason != "cancel":
                 raise
@@ -270,7 +271,7 @@ class _Drive:
 
     async def _interrupted(self, error: Exception) -> None:
         """Note what took this activation down, so that the dead letter can say it."""
-        if isinstance(error, Fault):
+        if isinstance(error, Unavailable):
             return  # the database is away: nothing can be noted, and nothing is the run's fault
         cause = f"{type(error).__name__}: {error}"[:500]
         try:
