@@ -18,7 +18,7 @@ from retinue.planning.graph import OnFailure, Origin, Plan, Retry, Risk, Task
 _WORD = re.compile(r"\w+(?:[./-]\w+)*")
 # Words that do not change what is asked for.
 _FILLERS = frozenset(
-    ("a", "an", "the", "please", "could", "can", "would", "you", "i", "we", "me", "us", "my", "our", "to", "of")
+    ("a", "an", "the", "please", "could", "can", "would", "you", "i", "we", "me", "us", "my", "our", "to", "of", "for")
 )
 _LONGEST_TITLE = 80
 _MOST_IN_SEQUENCE = 3
