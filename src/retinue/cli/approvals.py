@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from retinue.cli.agents import json_option
+from retinue.cli.deciding_plans import show_plan
 from retinue.cli.finding import Finder
 from retinue.cli.remote import Limit, Remote, remote
-from retinue.cli.screen import Column, Json, compact, moment
+from retinue.cli.screen import Column, Json, Screen, compact, moment
 
 approvals = typer.Typer(name="approvals", help="Decide what agents may do.", no_args_is_help=True)
 
@@ -27,6 +28,7 @@ COLUMNS: list[Column] = [
 FIELDS: list[Column] = [
     ("approval", "approval_id"),
     ("status", "status"),
+    ("kind", "kind"),
     ("tool", "tool"),
     ("arguments", lambda item: _arguments(item.get("arguments"))),
     ("question", "question"),
@@ -35,7 +37,10 @@ FIELDS: list[Column] = [
     ("reason", "reason"),
     ("tainted by", "tainted_by"),
     ("run", "run_id"),
+    ("plan", "plan_id"),
+    ("task", "task_id"),
     ("agent", "agent_id"),
+    ("to be decided by", "assignees"),
     ("created", lambda item: moment(item.get("created_at"))),
     ("expires", lambda item: moment(item.get("expires_at"))),
     ("decided", lambda item: moment(item.get("decided_at"))),
@@ -60,8 +65,12 @@ def list_(
 @approvals.command()
 @remote
 def show(cli: Remote, approval: ApprovalName) -> None:
-    """Show one approval: exactly what would be done."""
-    cli.show(cli.client.get(f"/v1/my/approvals/{Finder(cli.client).approval(approval)}"), FIELDS)
+    """Show one approval: exactly what would be done; of a plan, its tasks and what each agent may do."""
+    item = cli.client.get(f"/v1/my/approvals/{Finder(cli.client).approval(approval)}")
+    if item["kind"] == "plan" and not cli.as_json:
+        show_plan(Screen(notes_on_stdout=True), item)
+        item = {**item, "arguments": None}
+    cli.show(item, FIELDS)
 
 
 @approvals.command()
@@ -71,7 +80,8 @@ def approve(
     approval: ApprovalName,
     comment: Comment = None,
     edited: Annotated[
-        str | None, typer.Option("--edit", help="Other arguments, as JSON or @FILE.", metavar="JSON")
+        str | None,
+        typer.Option("--edit", help='Other arguments, as JSON or @FILE; for a plan {"tasks": [...]}.', metavar="JSON"),
     ] = None,
     remember: Annotated[bool, typer.Option("--remember", help="Do not ask for this tool again.")] = False,
     answer: Annotated[str | None, typer.Option("--answer", help="The answer to a question.")] = None,
@@ -129,8 +139,12 @@ def decide(cli: Remote, approval: str, body: Json) -> Json:
 
 def what(item: Json) -> str:
     """Say in one line what an approval is about."""
-    if item.get("kind") == "question":
+    if item.get("kind") in ("question", "plan_step"):
         return compact(item.get("question") or "", 80)
+    if item.get("kind") == "plan":
+        tasks = (item.get("arguments") or {}).get("tasks") or []
+        title = compact((item.get("arguments") or {}).get("title") or "", 60)
+        return f"plan of {len(tasks)} task{'' if len(tasks) == 1 else 's'}: {title}"
     return f"{item.get('tool')}({compact(item.get('arguments'), 80)})"
 
 

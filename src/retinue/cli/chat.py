@@ -1,4 +1,4 @@
-"""`retinue chat`: talk to an agent, in one line or in a conversation."""
+"""`retinue chat` and `retinue ask`: talk to an agent, or to the team, in one line or in a conversation."""
 
 from __future__ import annotations
 
@@ -12,27 +12,66 @@ from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.remote import Remote, remote
 from retinue.cli.screen import Column, moment
 
+Text = Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Without it a conversation begins.")]
+Session = Annotated[str | None, typer.Option("--session", "-s", help="Go on in it: id, title or last.")]
+Files = Annotated[
+    list[Path] | None,
+    typer.Option("--file", "-f", help="Put a file into the workspace first; may be repeated.", exists=True),
+]
+Multitask = Annotated[
+    str | None, typer.Option("--multitask", help="When the session is busy: enqueue, reject or interrupt.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Approve everything that is asked.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Do not wait for the answer.")]
+
 
 @remote
 def chat(
     cli: Remote,
     agent: Annotated[str, typer.Argument(metavar="AGENT", help="Name or id.")],
-    text: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Without it a conversation begins.")] = None,
-    session: Annotated[str | None, typer.Option("--session", "-s", help="Go on in it: id, title or last.")] = None,
-    file: Annotated[
-        list[Path] | None,
-        typer.Option("--file", "-f", help="Put a file into the workspace first; may be repeated.", exists=True),
-    ] = None,
-    multitask: Annotated[
-        str | None, typer.Option("--multitask", help="When the session is busy: enqueue, reject or interrupt.")
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Approve everything that is asked.")] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the answer.")] = False,
+    text: Text = None,
+    session: Session = None,
+    file: Files = None,
+    multitask: Multitask = None,
+    yes: Yes = False,
+    detach: Detach = False,
 ) -> None:
     """Talk to an agent: the answer is streamed, approvals are asked for here.
 
     Without TEXT a conversation begins; with a pipe on standard input, that is the text.
     """
+    _talk(cli, agent, text, session, file or [], multitask, yes=yes, detach=detach)
+
+
+@remote
+def ask(
+    cli: Remote,
+    text: Text = None,
+    session: Session = None,
+    file: Files = None,
+    multitask: Multitask = None,
+    yes: Yes = False,
+    detach: Detach = False,
+) -> None:
+    """Ask your team: the orchestrator plans, agents carry the plan out, and the answer is streamed.
+
+    The plan is shown while it goes on. What it asks is asked here: may it begin (you may edit it first), may an agent
+    use a tool. Without TEXT a conversation begins; with a pipe on standard input, that is the text.
+    """
+    _talk(cli, None, text, session, file or [], multitask, yes=yes, detach=detach)
+
+
+def _talk(
+    cli: Remote,
+    agent: str | None,
+    text: list[str] | None,
+    session: str | None,
+    files: list[Path],
+    multitask: str | None,
+    *,
+    yes: bool,
+    detach: bool,
+) -> None:
     from retinue.cli.conversation import Conversation
     from retinue.cli.deciding import decider
     from retinue.cli.following import finish
@@ -43,7 +82,7 @@ def chat(
         if not words:
             raise Failure("There is nothing to say; give a text.", ExitCode.USAGE)
     talk = Conversation(cli, agent, decider(cli.screen, yes=yes), session=session, multitask=multitask)
-    for path in file or []:
+    for path in files:
         item = talk.upload(path)
         cli.screen.note(f"  · {item['path']} ({item['size']} bytes) is in the workspace", style="dim")
     if not words:
@@ -70,5 +109,6 @@ def sessions(cli: Remote, limit: Annotated[int, typer.Option("--limit", min=0)] 
 def add_to(program: typer.Typer) -> None:
     """Hang the commands into the program."""
     panel = "Work"
+    program.command("ask", rich_help_panel=panel)(ask)
     program.command("chat", rich_help_panel=panel)(chat)
     program.command("sessions", rich_help_panel=panel)(sessions)

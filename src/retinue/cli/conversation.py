@@ -1,4 +1,4 @@
-"""A conversation in the terminal: messages of one person to one agent in one session."""
+"""A conversation in the terminal: messages of one person to one agent, or to the team, in one session."""
 
 from __future__ import annotations
 
@@ -12,25 +12,29 @@ from retinue.cli.finding import Finder
 from retinue.cli.following import RunFollower, ending, summary
 from retinue.cli.remote import Remote
 from retinue.cli.screen import Column, Json, Screen
+from retinue.cli.team_following import TeamFollower
 
 _HELP = """\
 /file PATH   put a file into the session's workspace
 /files       list the workspace
 /new         begin a new session
 /help        this list
-/quit        leave (the session stays: retinue chat AGENT --session last)
+/quit        leave (the session stays: --session last goes on with it)
 Ctrl-C stops an answer, Ctrl-D leaves."""
 
 _FILES: list[Column] = [("PATH", "path"), ("BYTES", lambda file: str(file.get("size", "")))]
 
 
 class Conversation:
-    """Messages of one person to one agent in one session, which is made with the first of them."""
+    """Messages of one person to one agent in one session, which is made with the first of them.
+
+    Without an agent they go to the orchestrator, who plans what the team does.
+    """
 
     def __init__(
         self,
         cli: Remote,
-        agent: str,
+        agent: str | None,
         decide: Decider,
         *,
         session: str | None = None,
@@ -38,8 +42,8 @@ class Conversation:
     ) -> None:
         finder = Finder(cli.client)
         self._cli = cli
-        self._name = agent
-        self._agent_id = finder.agent(agent)
+        self._name = agent or "your team"
+        self._agent_id = finder.agent(agent) if agent is not None else None
         self._decide = decide
         self._multitask = multitask
         self._session_id = finder.session(session) if session else None
@@ -64,7 +68,7 @@ class Conversation:
         """Send a message and follow its run to the end. Ctrl-C cancels the run, a second one leaves it alone."""
         accepted = self.say(text)
         run_id = str(accepted["run_id"])
-        follower = RunFollower(self._cli.client, self._cli.screen, decide=self._decide)
+        follower = TeamFollower(self._cli.client, self._cli.screen, self.session_id, decide=self._decide)
         after = stream_start(accepted)
         try:
             return follower.follow(run_id, after), follower

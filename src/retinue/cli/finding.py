@@ -55,6 +55,10 @@ class Finder:
         """Return the id of a run."""
         return self._named("run", name, "/v1/my/runs", "run_id", ())
 
+    def plan(self, name: str) -> str:
+        """Return the id of a plan, found by its title or ``last``."""
+        return self._named("plan", name, "/v1/my/plans", "plan_id", ("title",))
+
     def approval(self, name: str) -> str:
         """Return the id of an approval."""
         return self._named("approval", name, "/v1/my/approvals", "approval_id", ())

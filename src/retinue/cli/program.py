@@ -15,6 +15,7 @@ from retinue.cli.approvals import approvals
 from retinue.cli.deadletters import deadletters
 from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.keys import keys
+from retinue.cli.plans import plans
 from retinue.cli.runs import runs
 from retinue.cli.screen import plain
 from retinue.cli.tenants import tenants
@@ -40,7 +41,7 @@ def build() -> typer.Typer:
     program.callback()(_options)
     for command in (serve, worker, migrate, doctor, demo, bench, chat, account, usage):
         command.add_to(program)
-    for noun in (agents, runs, approvals, deadletters):
+    for noun in (agents, runs, plans, approvals, deadletters):
         program.add_typer(noun, rich_help_panel="Work")
     for noun in (keys, tenants):
         program.add_typer(noun, rich_help_panel="Your account")

@@ -30,6 +30,7 @@ FIELDS: list[Column] = [
     ("waiting on", lambda run: _waiting(run)),
     ("agent", lambda run: f"{run.get('agent_id')} version {run.get('agent_version')}"),
     ("session", "session_id"),
+    ("works for", lambda run: _parent(run)),
     ("steps", "steps"),
     ("model calls", "model_calls"),
     ("tool calls", "tool_calls"),
@@ -159,9 +160,11 @@ def reconcile(
 
 
 def _follow(cli: Remote, run_id: str) -> None:
-    from retinue.cli.following import RunFollower, finish
+    from retinue.cli.following import finish
+    from retinue.cli.team_following import TeamFollower
 
-    follower = RunFollower(cli.client, cli.screen)
+    session_id = str(cli.client.get(f"/v1/my/runs/{run_id}")["session_id"])
+    follower = TeamFollower(cli.client, cli.screen, session_id)
     finish(cli, follower.follow(run_id), follower)
 
 
@@ -182,6 +185,11 @@ def _took(run: Json) -> str:
 def _error(run: Json) -> str:
     error = run.get("error")
     return f"{error['kind']}: {error['detail']}" if error else "-"
+
+
+def _parent(run: Json) -> str:
+    parent = run.get("parent")
+    return f"{parent['kind']} {parent['id']}, {parent['key']}" if parent else "-"
 
 
 def _waiting(run: Json) -> str:

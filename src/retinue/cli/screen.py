@@ -108,6 +108,10 @@ class Screen:
         """Say something to the person, on standard error."""
         self.err.print(plain(text), style=style, markup=False)
 
+    def draw(self, picture: object) -> None:
+        """Show something that rich draws, where messages go."""
+        self.err.print(picture, soft_wrap=False)
+
     @contextmanager
     def working(self, text: str) -> Iterator[None]:
         """Say what is being done while the block runs, and that it is done and how long it took."""

@@ -20,13 +20,17 @@ _AWAY_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class LiveEvent:
-    """One event or frame. ``position`` is where to resume after it; None for a frame (``message_delta``)."""
+    """One event or frame. ``position`` is where to resume after it; None for a frame (``message_delta``).
+
+    ``at`` is when it happened, as ISO 8601.
+    """
 
     name: str
     position: str | None
     payload: Json
     run_id: str | None
     session_id: str | None
+    at: str | None = None
 
 
 class TooFarBehind(Exception):
@@ -70,6 +74,7 @@ def _event(name: str, position: str, data: str) -> LiveEvent:
         payload=body.get("payload") or {},
         run_id=body.get("run_id"),
         session_id=body.get("session_id"),
+        at=body.get("timestamp"),
     )
 
 

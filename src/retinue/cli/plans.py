@@ -1,0 +1,199 @@
+"""`retinue plans`: what your team does, as a graph of tasks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from retinue.cli.agents import json_option
+from retinue.cli.failures import ExitCode, Failure
+from retinue.cli.finding import Finder
+from retinue.cli.remote import Limit, Remote, remote
+from retinue.cli.screen import Column, Json, Screen, compact, duration, moment, seconds_between
+
+plans = typer.Typer(name="plans", help="Look at plans of your team, steer them, try them again.", no_args_is_help=True)
+
+PlanName = Annotated[str, typer.Argument(metavar="PLAN", help="Id, the end of one, a title, or last.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")]
+_ORIGINS = {"model": "a model", "fallback": "without a model", "cache": "an earlier plan", "api": "you"}
+
+COLUMNS: list[Column] = [
+    ("PLAN", "plan_id"),
+    ("STATUS", "status"),
+    ("TASKS", lambda plan: _tasks(plan)),
+    ("TITLE", lambda plan: compact(plan.get("title") or "", 50)),
+    ("COST", lambda plan: f"${plan['cost']}"),
+    ("CREATED", lambda plan: moment(plan.get("created_at"))),
+    ("TOOK", lambda plan: took(plan)),
+]
+FIELDS: list[Column] = [
+    ("plan", "plan_id"),
+    ("status", "status"),
+    ("error", lambda plan: _error(plan)),
+    ("made by", lambda plan: _ORIGINS.get(str(plan.get("origin")), str(plan.get("origin")))),
+    ("was asked", lambda plan: "; ".join(plan.get("asked") or []) or "-"),
+    ("works for", lambda plan: f"{plan['parent']['kind']} {plan['parent']['id']}" if plan.get("parent") else "-"),
+    ("session", "session_id"),
+    ("if one fails", "on_failure"),
+    ("missing", "missing"),
+    ("tokens", lambda plan: f"{plan.get('tokens') or 0:,}"),
+    ("cost", lambda plan: f"${plan['cost']}"),
+    ("budget", lambda plan: f"${plan['budget']}" if plan.get("budget") else "-"),
+    ("created", lambda plan: moment(plan.get("created_at"))),
+    ("ended", lambda plan: moment(plan.get("ended_at"))),
+    ("took", lambda plan: took(plan)),
+]
+EVENTS: list[Column] = [
+    ("VERSION", "version"),
+    ("EVENT", "type"),
+    ("TASK", lambda event: str(event["data"].get("task_id") or "-")),
+    ("RECORDED", lambda event: moment(event.get("recorded_at"))),
+    ("DATA", lambda event: compact({k: v for k, v in event["data"].items() if k != "task_id"}, 80)),
+]
+
+
+@plans.command("list")
+@remote
+def list_(
+    cli: Remote,
+    status: Annotated[str | None, typer.Option("--status", help="Such as running or failed.")] = None,
+    session: Annotated[str | None, typer.Option("--session", help="Only of this session.")] = None,
+    limit: Limit = 50,
+) -> None:
+    """List plans, the newest first."""
+    wanted = Finder(cli.client).session(session) if session else None
+    items = cli.client.pages("/v1/my/plans", limit=limit, status=status, session=wanted)
+    cli.show_all(items, COLUMNS, empty="No plans yet. Ask your team for something: retinue ask TEXT")
+
+
+@plans.command()
+@remote
+def show(
+    cli: Remote,
+    plan: PlanName,
+    at: Annotated[int | None, typer.Option("--at", min=1, help="As of this version of the plan.")] = None,
+    results: Annotated[bool, typer.Option("--results", help="Print what each task gave, too.")] = False,
+) -> None:
+    """Show one plan as a tree: who does what, what it waits for, what it took."""
+    item = cli.client.get(f"/v1/my/plans/{Finder(cli.client).plan(plan)}", at=at)
+    if cli.as_json:
+        cli.screen.document(item)
+        return
+    draw(cli.screen, item)
+    cli.screen.line()
+    cli.screen.record(FIELDS, item)
+    for node in item["nodes"] if results else ():
+        if node.get("output") is not None:
+            cli.screen.line(f"\n{node['id']} ({node.get('agent') or node['kind']}):", style="bold")
+            cli.screen.line(_text(node["output"]))
+
+
+@plans.command()
+@remote
+def events(cli: Remote, plan: PlanName, limit: Limit = 0) -> None:
+    """List everything that happened in a plan."""
+    path = f"/v1/my/plans/{Finder(cli.client).plan(plan)}/events"
+    cli.show_all(cli.client.pages(path, limit=limit), EVENTS, empty="Nothing has happened yet.")
+
+
+@plans.command()
+@remote
+def watch(cli: Remote, plan: PlanName) -> None:
+    """Follow a plan live until it ends; what it asks is asked here. Exit code 6 when it does not succeed."""
+    follow_plan(cli, Finder(cli.client).plan(plan))
+
+
+@plans.command()
+@remote
+def cancel(
+    cli: Remote, plan: PlanName, reason: Annotated[str | None, typer.Option("--reason", help="Why.")] = None
+) -> None:
+    """End a plan and everything below it."""
+    path = f"/v1/my/plans/{Finder(cli.client).plan(plan)}/cancel"
+    item = cli.client.post(path, {"reason": reason} if reason else {})
+    cli.done(f"The plan is {item['status']}.", item)
+
+
+@plans.command()
+@remote
+def retry(cli: Remote, plan: PlanName, wait: Watch = False) -> None:
+    """Try again what failed in a plan, and what was left out because of it; what is done stays done."""
+    item = cli.client.post(f"/v1/my/plans/{Finder(cli.client).plan(plan)}/retry")
+    if wait:
+        follow_plan(cli, str(item["plan_id"]))
+    else:
+        cli.done(f"The plan is {item['status']}.", item)
+
+
+@plans.command()
+@remote
+def run(
+    cli: Remote,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A plan as JSON; - for standard input.")],
+    session: Annotated[str | None, typer.Option("--session", "-s", help="Work on the files of this session.")] = None,
+    ask: Annotated[bool, typer.Option("--ask", help="Have it ask you before it begins.")] = False,
+    wait: Watch = False,
+) -> None:
+    """Have your agents carry out a graph of tasks that you wrote."""
+    body = json_option("FILE", sys.stdin.read() if file == "-" else f"@{Path(file)}")
+    if not isinstance(body, dict):
+        raise Failure(f"{file} holds no plan: a JSON object with a title and tasks.", ExitCode.USAGE)
+    given: Json = {**body}
+    if session:
+        given["session_id"] = Finder(cli.client).session(session)
+    if ask:
+        given["approval"] = True
+    item = cli.client.post("/v1/my/plans", given)
+    if wait:
+        follow_plan(cli, str(item["plan_id"]))
+    else:
+        cli.done(f"Plan {item['plan_id']} is {item['status']}. Follow it: retinue plans watch last", item)
+
+
+def follow_plan(cli: Remote, plan_id: str) -> None:
+    """Follow a plan to its end in the terminal.
+
+    Raises:
+        Failure: exit code 6 when the plan did not succeed.
+    """
+    from retinue.cli.plan_following import PlanFollower
+
+    item = PlanFollower(cli.client, cli.screen).follow(plan_id)
+    if cli.as_json:
+        cli.screen.document(item)
+    if item["status"] != "completed":
+        error = _error(item)
+        cause = f": {error}" if error != "-" else "."
+        raise Failure(f"The plan {item['plan_id']} is {item['status']}{cause}", ExitCode.RUN_FAILED)
+
+
+def draw(screen: Screen, plan: Json) -> None:
+    """Print a plan as a tree, on standard output."""
+    from retinue.cli.graph import of_plan
+    from retinue.cli.graph_view import GraphView
+
+    screen.out.print(GraphView(of_plan(plan)), soft_wrap=False)
+
+
+def took(plan: Json) -> str:
+    """Say how long a plan that has ended took."""
+    return duration(seconds_between(plan.get("created_at"), plan.get("ended_at"))) if plan.get("ended_at") else "-"
+
+
+def _tasks(plan: Json) -> str:
+    failed = f", {plan['failed']} failed" if plan.get("failed") else ""
+    return f"{plan.get('completed', 0)} of {plan.get('tasks', 0)}{failed}"
+
+
+def _error(plan: Json) -> str:
+    error = plan.get("error")
+    return f"{error['detail']} ({error['kind']})" if error else "-"
+
+
+def _text(output: Any) -> str:
+    import json
+
+    return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False, indent=2)
