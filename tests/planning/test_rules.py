@@ -30,7 +30,7 @@ def test_a_task_begins_when_all_that_it_depends_on_is_done() -> None:
 
 
 @pytest.mark.parametrize(
-    ("on_failure", "status", "right", "missing"),
+    "on_failure, status, right, missing",
     [
         ("continue", PlanStatus.COMPLETED, "completed", ("left", "write")),
         ("stop", PlanStatus.FAILED, "stopped", ("left", "right", "write")),
@@ -128,7 +128,7 @@ def test_a_failure_whose_mending_fails_is_one_of_the_plan() -> None:
 
 
 @pytest.mark.parametrize(
-    ("runs_on", "a_fails", "then"),
+    "runs_on, a_fails, then",
     [
         ("success", False, "running"),
         ("success", True, "dependency"),
@@ -229,7 +229,7 @@ def test_a_good_graph_has_no_mistakes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tasks", "said"),
+    "tasks, said",
     [
         ((), "tasks: A plan has at least one task."),
         ((agent("a"), agent("a")), "tasks[1].id: There is another task 'a'."),
