@@ -389,3 +389,29 @@ async def test_a_second_opinion_from_nobody_is_refused_to_the_model(story: Story
     assert "There is no agent called 'nobody'." in results[0]
     assert "That is you" in results[1]
     assert "question" in results[2]
+
+
+# What decisions suggest
+
+
+async def test_decisions_become_suggested_rules_and_a_rule_lets_plans_pass(story: Story, tag: str) -> None:
+    ada = await story.server.person()
+    team = Team(story, ada, tag)
+    await team.lead(plan([task("a", "worker", risk="medium")]), Step(text="done"))
+    await team.join("worker", Step(text="worked"))
+
+    async def suggested() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await ada.call("GET", "/v1/my/planning/policy"))["suggestions"]
+        return found
+
+    for number in range(3):
+        assert await suggested() == [], f"{number} decisions are not enough"
+        accepted = await team.say(f"Do it, number {number}.")
+        await ada.decide(await team.plan_approval())
+        assert (await ada.until(accepted["run_id"]))["status"] == "completed"
+    assert await suggested() == [{"agents": ["worker"], "risk": "medium", "approved": 3}]
+    rule = {"agents": ["worker"], "risk": "medium"}
+    holds = await ada.call("PUT", "/v1/my/planning/policy", headers={"If-Match": '"0"'}, json={"rules": [rule]})
+    assert (holds["rules"], holds["suggestions"]) == ([rule], [])
+    accepted = await team.say("Do it once more.")
+    assert (await ada.until(accepted["run_id"]))["status"] == "completed", "nobody is asked any more"

@@ -190,6 +190,11 @@ async def cancel(scope: Scope, approval_ids: Sequence[UUID]) -> None:
             await _decided(scope, approval, rules.cancelled(approval, scope.actor))
 
 
+async def decided(scope: Scope, kind: Kind, limit: int) -> Sequence[Approval]:
+    """Return what became of the user's own newest approvals of a kind."""
+    return await views.decided(scope, scope.owner(), kind, limit)
+
+
 async def rule_for(scope: Scope, agent_id: UUID, tool: str) -> Literal["allow"] | None:
     """Return what was learnt for a tool of an agent. It must not be used in a run that has read untrusted text."""
     return cast(Literal["allow"] | None, await views.rule_for(scope, agent_id, tool))

@@ -189,6 +189,18 @@ async def inbox(
     return [_approval(row) for row in rows]
 
 
+async def decided(scope: Scope, owner_id: UUID, kind: str, limit: int) -> Sequence[Approval]:
+    """Return the owner's newest decided approvals of a kind."""
+    rows = await scope.queries.fetch(
+        f"SELECT {_COLUMNS} FROM approvals WHERE owner_id = $1 AND kind = $2 AND status <> 'pending' "
+        "ORDER BY approval_id DESC LIMIT $3",
+        owner_id,
+        kind,
+        limit,
+    )
+    return [_approval(row) for row in rows]
+
+
 async def rule_for(scope: Scope, agent_id: UUID, tool: str) -> str | None:
     """Return what was learnt for a tool of an agent."""
     found: str | None = await scope.queries.fetchval(

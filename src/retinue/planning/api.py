@@ -14,11 +14,12 @@ from retinue.kernel import Conflict, NotFound, Scope, parse_id
 from retinue.ledger import read_stream
 from retinue.planning import commands
 from retinue.planning.assigning import checked_plan
-from retinue.planning.policy import PlanningPolicy, change_policy, policy
+from retinue.planning.policy import change_policy, policy
 from retinue.planning.policy_shapes import PolicyView, WantedPolicy
 from retinue.planning.presenting import PlanGraph, PlanView, present, present_plan
 from retinue.planning.shapes import MOST_GIVEN, NewCancellation, NewPlan
 from retinue.planning.state import PlanStatus
+from retinue.planning.suggestions import suggestions
 from retinue.planning.views import PlanRow, find_plan, list_plans
 from retinue.web import IfMatch, Page, Router, WantedPage, check_match, problems, scoped, set_etag
 
@@ -128,7 +129,7 @@ async def retry(scope: Annotated[Scope, scoped("plans", "retry")], plan_id: str)
 @policy_router.get("/policy")
 async def show_policy(scope: Annotated[Scope, scoped("plans", "read")], response: Response) -> PolicyView:
     """What holds for the tenant's plans: the time for planning, and when a person is asked."""
-    return _shown(response, *await policy(scope))
+    return await _shown(scope, response)
 
 
 @policy_router.put("/policy", responses=problems(412))
@@ -138,9 +139,11 @@ async def put_policy(
     """Let another policy hold for plans from now on; fields that are left out get their defaults."""
     found, version = await policy(scope)
     check_match(if_match, version, lambda: PolicyView.of(found, version).model_dump(mode="json"))
-    return _shown(response, body.policy(), await change_policy(scope, body.policy(), version))
+    await change_policy(scope, body.policy(), version)
+    return await _shown(scope, response)
 
 
-def _shown(response: Response, found: PlanningPolicy, version: int) -> PolicyView:
+async def _shown(scope: Scope, response: Response) -> PolicyView:
+    found, version = await policy(scope)
     set_etag(response, version)
-    return PolicyView.of(found, version)
+    return PolicyView.of(found, version, await suggestions(scope, found))

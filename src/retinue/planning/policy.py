@@ -16,6 +16,13 @@ AskFrom = Literal["low", "medium", "high", "never"]
 _RANK: dict[str, int] = {"low": 0, "medium": 1, "high": 2, "never": 3}
 
 
+class PlanRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Plans in which nobody but these agents works, up to this risk, need not ask for their risk."""
+
+    agents: tuple[str, ...]
+    risk: Risk
+
+
 class PlanningPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What holds for the plans of a tenant.
 
@@ -29,6 +36,7 @@ class PlanningPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         cache_seconds: how long a plan may be used again for the same request; 0: never.
         on_failure: what happens when a task fails for good, unless the plan says otherwise.
         most_tasks: how many tasks a model may plan.
+        rules: plans that need not ask for their risk. They do not count for a plan whose maker has read untrusted text.
     """
 
     orchestrator: str = "orchestrator"
@@ -40,6 +48,7 @@ class PlanningPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     cache_seconds: int = 0
     on_failure: OnFailure = "continue"
     most_tasks: int = 50
+    rules: tuple[PlanRule, ...] = ()
 
 
 @event("planning.policy_changed")
@@ -109,7 +118,7 @@ def reasons_to_ask(holds: PlanningPolicy, plan: Plan, acting_alone: Sequence[str
     if acting_alone and risk == "low":
         risk = "medium"
     reasons: list[str] = []
-    if _RANK[risk] >= _RANK[holds.ask_from] and not _confident(holds, plan, risk):
+    if _RANK[risk] >= _RANK[holds.ask_from] and not (_confident(holds, plan, risk) or _ruled(holds, plan, risk)):
         why = f", because {', '.join(sorted(set(acting_alone)))} may act without asking" if acting_alone else ""
         reasons.append(f"its risk is {risk}{why}")
     cost = sum(task.cost or 0 for task in plan.tasks)
@@ -121,6 +130,21 @@ def reasons_to_ask(holds: PlanningPolicy, plan: Plan, acting_alone: Sequence[str
 def highest_risk(plan: Plan) -> Risk:
     """Return the highest risk of a plan's tasks."""
     return max((task.risk for task in plan.tasks), key=lambda risk: _RANK[risk], default="low")
+
+
+def higher(one: Risk, other: Risk) -> Risk:
+    """Return the higher of two risks."""
+    return max(one, other, key=lambda risk: _RANK[risk])
+
+
+def covers(rule: PlanRule, agents: Sequence[str], risk: Risk) -> bool:
+    """Whether a rule holds for plans of these agents and this risk."""
+    return set(agents) <= set(rule.agents) and _RANK[risk] <= _RANK[rule.risk]
+
+
+def _ruled(holds: PlanningPolicy, plan: Plan, risk: Risk) -> bool:
+    agents = [task.agent for task in plan.tasks if task.agent]
+    return not plan.tainted_by and any(covers(rule, agents, risk) for rule in holds.rules)
 
 
 def _confident(holds: PlanningPolicy, plan: Plan, risk: Risk) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated
 
@@ -9,10 +10,28 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from retinue.kernel import dollars, nanos
-from retinue.planning.graph import MOST_TASKS, OnFailure
+from retinue.planning.graph import MOST_TASKS, OnFailure, Risk
 from retinue.planning.policy import AskFrom, PlanningPolicy
+from retinue.planning.suggestions import Suggestion
 
 _Money = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,7}(\.[0-9]{1,9})?$")]
+
+
+class PlanRuleShape(BaseModel):
+    """Plans in which nobody but these agents works, up to this risk, need not ask for their risk."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    agents: list[Annotated[str, StringConstraints(min_length=1, max_length=100)]] = Field(
+        min_length=1, max_length=60, examples=[["researcher", "writer"]]
+    )
+    risk: Risk = Field(description="the highest that is let pass")
+
+
+class SuggestionView(PlanRuleShape):
+    """A rule that your decisions suggest; put it into `rules` if you want it."""
+
+    approved: int = Field(description="plans of this kind that you approved as they were")
 
 
 class WantedPolicy(BaseModel):
@@ -36,6 +55,8 @@ class WantedPolicy(BaseModel):
     on_failure: OnFailure = Field(default="continue", description="when a task fails, unless the plan says otherwise")
     most_tasks: int = Field(default=MOST_TASKS, ge=1, le=MOST_TASKS, description="tasks that a model may plan")
 
+    rules: list[PlanRuleShape] = Field(default=[], max_length=100, description="what need not ask, whatever its risk")
+
     def policy(self) -> PlanningPolicy:
         """Return it as the ledger has it."""
         fields = self.model_dump() | {"ask_cost": None if self.ask_cost is None else nanos(Decimal(self.ask_cost))}
@@ -46,10 +67,15 @@ class PolicyView(WantedPolicy):
     """What holds for the tenant's plans."""
 
     version: int = Field(description="also the ETag; 0: nobody has changed it")
+    suggestions: list[SuggestionView] = Field(description="rules that your decisions suggest")
 
     @classmethod
-    def of(cls, policy: PlanningPolicy, version: int) -> PolicyView:
+    def of(cls, policy: PlanningPolicy, version: int, suggested: Sequence[Suggestion] = ()) -> PolicyView:
         """Show a policy."""
         fields = msgspec.structs.asdict(policy)
         cost = None if policy.ask_cost is None else dollars(policy.ask_cost)
-        return cls.model_construct(**fields | {"ask_cost": cost, "version": version})
+        shown = [SuggestionView(**msgspec.to_builtins(one.rule), approved=one.approved) for one in suggested]
+        rules = [PlanRuleShape(**msgspec.to_builtins(one)) for one in policy.rules]
+        return cls.model_construct(
+            **fields | {"ask_cost": cost, "rules": rules, "version": version, "suggestions": shown}
+        )
