@@ -1,0 +1,1 @@
+"""The board: work items of people and agents; assign, merge, undo, bulk, export."""
