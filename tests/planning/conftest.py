@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -21,7 +22,7 @@ async def model() -> AsyncIterator[ModelServer]:
 @pytest.fixture(scope="session")
 async def server(postgres: Cluster, model: ModelServer) -> AsyncIterator[RunningServer]:
     """A server whose agents ask ``model``. Tests keep apart by tenant and by ``tag``."""
-    settings = {
+    settings: dict[str, Any] = {
         "OPENAI_BASE_URL": model.base_url,
         "OPENAI_API_KEY": "stub-key",
         "RETINUE_DEFAULT_MODEL": "openai:stub-0ms",

@@ -93,6 +93,9 @@ class Things:
     failed_run_id: str
     approval_id: str
     rule_id: str
+    plan_id: str
+    waiting_plan_id: str
+    failed_plan_id: str
 
     def missing(self) -> Things:
         """Return ids of the same form that nobody has."""
@@ -126,6 +129,7 @@ class Sample:
 
 _AGENT = {"name": "fresh {agent_name}", "instructions": "Be brief."}
 _WAITS, _FAILED = {"run_id": "waiting_run_id"}, {"run_id": "failed_run_id"}
+_PLAN = {"title": "another", "tasks": [{"id": "a", "agent": "{agent}", "instructions": "hello"}]}
 
 # In an order in which the owner can make them all: what shows, what changes, what takes away.
 SAMPLES: dict[str, Sample] = {
@@ -150,6 +154,10 @@ SAMPLES: dict[str, Sample] = {
     "runs_events": Sample(),
     "runs_steps": Sample(),
     "runs_dead_letters": Sample(),
+    "plans_list_all": Sample(query={"session": "{plan_id}"}),
+    "plans_show": Sample(),
+    "plans_events": Sample(),
+    "plans_show_policy": Sample(),
     "chat_list_sessions": Sample(),
     "chat_show_session": Sample(),
     "chat_list_messages": Sample(),
@@ -176,6 +184,10 @@ SAMPLES: dict[str, Sample] = {
     "chat_send_message": Sample(202, {"content": "hello", "target_agent": "{agent}"}),
     "chat_upload": Sample(201, files=True),
     "approvals_confirm": Sample(body={"decision": "reject", "comment": "no"}),
+    "plans_create": Sample(202, _PLAN),
+    "plans_put_policy": Sample(body={"seconds": 6}),
+    "plans_cancel": Sample(202, {"reason": "enough"}, uses={"plan_id": "waiting_plan_id"}),
+    "plans_retry": Sample(202, uses={"plan_id": "failed_plan_id"}),
     "runs_cancel": Sample(202, {"reason": "enough"}, uses={"run_id": "slow"}),
     "runs_retry": Sample(202, uses=_FAILED),
     # The owner reaches these, too, and is told that there is nothing to do: the run has no lost call and is not dead.
@@ -212,6 +224,8 @@ def filled(value: Any, ids: Mapping[str, str]) -> Any:
         return value.format_map(ids)
     if isinstance(value, Mapping):
         return {name: filled(inside, ids) for name, inside in value.items()}
+    if isinstance(value, list):
+        return [filled(inside, ids) for inside in value]
     return value
 
 
@@ -304,6 +318,11 @@ async def _furnish(ada: Person, org: str, member: str, canary: str) -> Things:
     failed = await ada.send(broken, canary)
     assert (await ada.until(failed["run_id"]))["status"] == "failed"
     rules = await ada.call("GET", "/v1/my/approval-rules")
+    plans = (
+        await _plan(ada, canary, agent),
+        await _plan(ada, canary, agent, approval=True),
+        await _plan(ada, canary, broken),
+    )
     return Things(
         tenant_id=org,
         user_id=member,
@@ -318,7 +337,22 @@ async def _furnish(ada: Person, org: str, member: str, canary: str) -> Things:
         failed_run_id=failed["run_id"],
         approval_id=approval["approval_id"],
         rule_id=rules["items"][0]["rule_id"],
+        plan_id=plans[0],
+        waiting_plan_id=plans[1],
+        failed_plan_id=plans[2],
     )
+
+
+async def _plan(ada: Person, canary: str, agent: dict[str, Any], **more: Any) -> str:
+    """Have a plan of one task carried out, as far as it goes by itself; return its id."""
+    tasks = [{"id": "only", "agent": agent["name"], "instructions": f"Say hello to {canary}."}]
+    plan = await ada.call("POST", "/v1/my/plans", 202, json={"title": canary, "tasks": tasks, **more})
+    for _ in range(500):
+        if plan["status"] not in ("drafted", "running"):
+            return str(plan["plan_id"])
+        await asyncio.sleep(0.02)
+        plan = await ada.call("GET", f"/v1/my/plans/{plan['plan_id']}")
+    raise AssertionError(f"the plan does not end: {plan}")
 
 
 async def _learn(ada: Person, canary: str) -> None:
