@@ -18,7 +18,7 @@ from tests.support.running import Person, RunningServer, running_server
 from tests.support.waiting import holds
 
 CLIENTS = 200
-RETURNING = 300
+RETURNING = 1000
 MESSAGES = 15
 
 
