@@ -22,7 +22,7 @@ from tests.support.running import ENDED, Person, Process, RunningServer, running
 from tests.support.waiting import holds
 
 SEED = int(os.environ.get("RETINUE_TEST_SEED", "20261120"))
-KILLS = int(os.environ.get("TEST_FAULT_KILLS", "20"))  # 100 take about two minutes
+KILLS = int(os.environ.get("TEST_FAULT_KILLS", "20"))  # 100 take about two and a half minutes
 WORKERS = 3
 CLIENTS = 12
 
