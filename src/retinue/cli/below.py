@@ -101,6 +101,7 @@ class Below:
 
     def _handed_on(self, payload: Json) -> None:
         child = payload["child"]
+        self._announced.add(str(payload.get("call_id")))
         if child.get("kind") == "run":
             self.add_run(str(child["id"]), str(payload.get("name")))
 
@@ -180,7 +181,7 @@ class Below:
     def _progress(self, run: _Run, payload: Json) -> None:
         if payload.get("kind") == "model":
             self._does(run, "")
-        elif payload.get("kind") == "tool":
+        elif payload.get("kind") == "tool" and payload.get("child") is None:
             self._step(run, result_words(payload, announced=str(payload.get("call_id")) in self._announced))
 
     def _waiting(self, run: _Run, payload: Json) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 from retinue.cli.deciding import Decider
 from retinue.cli.failures import ExitCode, Failure, Refusal
 from retinue.cli.finding import Finder
-from retinue.cli.following import RunFollower, ending, summary
+from retinue.cli.following import RunFollower, ending
 from retinue.cli.remote import Remote
 from retinue.cli.screen import Column, Json, Screen
 from retinue.cli.team_following import TeamFollower
@@ -127,7 +127,7 @@ class Conversation:
         run, follower = self.ask(line)
         if run["status"] != "completed":
             screen.note(ending(run), style="red")
-        follower.transcript.note(summary(run), style="dim")
+        follower.transcript.note(follower.summary(run), style="dim")
 
     def _command(self, screen: Screen, line: str) -> None:
         command, _, rest = line.partition(" ")

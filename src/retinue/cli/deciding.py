@@ -41,20 +41,21 @@ def describe(screen: Screen, approval: Json) -> None:
     """Show exactly what would be done, and why a person is asked."""
     match approval.get("kind"):
         case "question":
-            screen.note(f"? {approval.get('question')}", style="bold yellow")
+            screen.paragraph(f"? {approval.get('question')}", style="bold yellow", hang=2)
             for number, option in enumerate(approval.get("options") or [], 1):
                 screen.note(f"    {number}. {option}")
             return
         case "plan":
             describe_plan(screen, approval)
         case "plan_step":
-            screen.note(f"? {approval.get('question')}", style="bold yellow")
+            screen.paragraph(f"? {approval.get('question')}", style="bold yellow", hang=2)
         case _:
             _describe_call(screen, approval)
     if approval.get("reason"):
-        screen.note(f"    why you are asked: {approval['reason']}", style="dim")
+        screen.paragraph(f"    why you are asked: {approval['reason']}", style="dim", hang=6)
     if approval.get("tainted_by"):
-        screen.note(f"    it has read text that nobody vouches for: {approval['tainted_by']}", style="yellow")
+        words = f"    it has read text that nobody vouches for: {approval['tainted_by']}"
+        screen.paragraph(words, style="yellow", hang=6)
 
 
 def _describe_call(screen: Screen, approval: Json) -> None:

@@ -12,11 +12,12 @@ from retinue.cli.screen import Json, Screen, plain
 _EDITABLE = ("id", "title", "agent", "instructions", "depends_on", "expected")
 _MOST_BYTES = 1 << 20
 _HEAD = """\
-# This plan waits for you. Save the file and leave the editor: the plan is approved as it stands here.
-# You may drop tasks, put them in another order, and change title, agent, instructions, depends_on and expected.
-# An id cannot be changed, and no task can be added. Leave the file as it is, or empty, to go back.
+# This plan waits for you. Save the file and leave the editor, and the plan is
+# approved as it stands here. You may drop tasks, put them in another order, and
+# change title, agent, instructions, depends_on and expected. You cannot change
+# an id, or add a task. Leave the file as it is, or empty, to go back.
 #
-# The agents you can name: {agents}; and any other of yours.
+# Agents in it: {agents}. You can name any other of yours.
 
 """
 _ALONE = "alone"
@@ -26,7 +27,7 @@ _LOOKS = "read"
 def describe_plan(screen: Screen, approval: Json) -> None:
     """Ask whether a plan may begin, and show it: tasks, estimate, and what each agent may do."""
     plan = approval.get("arguments") or {}
-    screen.note(f"? May your team carry out this plan: {plan.get('title')}", style="bold yellow")
+    screen.paragraph(f"? May your team carry out this plan: {plan.get('title')}", style="bold yellow", hang=2)
     _show(screen, plan)
 
 
@@ -40,9 +41,10 @@ def show_plan(screen: Screen, approval: Json) -> None:
 
 def _show(screen: Screen, plan: Json) -> None:
     screen.draw(GraphView(of_draft(plan), headed=False, estimated=True, indent=4))
-    screen.note(f"    estimate: {_estimate(plan.get('estimate') or {})}; {_on_failure(plan)}")
+    screen.paragraph(f"    estimate: {_estimate(plan.get('estimate') or {})}; {_on_failure(plan)}", hang=6)
     for agent, powers in (plan.get("agents") or {}).items():
-        screen.note(f"    {agent} may {_powers(powers.get('tools') or {})}", style=_style(powers.get("tools") or {}))
+        tools = powers.get("tools") or {}
+        screen.paragraph(f"    {agent} may {_powers(tools)}", style=_style(tools), hang=6)
 
 
 def _estimate(estimate: Mapping[str, Any]) -> str:
@@ -84,7 +86,7 @@ def show_instructions(screen: Screen, approval: Json) -> None:
     for task in (approval.get("arguments") or {}).get("tasks") or []:
         screen.note(f"    {task.get('id')} ({task.get('agent') or task.get('kind')}):", style="bold")
         for line in _told(task):
-            screen.note(f"      {line}")
+            screen.paragraph(f"      {line}", hang=6)
 
 
 def _told(task: Json) -> Iterator[str]:

@@ -56,6 +56,10 @@ class RunFollower:
         """The plans that worked for the run, in order, as far as they are followed."""
         return []
 
+    def summary(self, run: Json) -> str:
+        """Say in one line what the run took."""
+        return f"({summary(run)})"
+
     def follow(self, run_id: str, after: str | None = None) -> Json:
         """Print what happens until the run has ended; return it as it is then.
 
@@ -142,6 +146,8 @@ class RunFollower:
     def _progress(self, payload: Json) -> None:
         if payload.get("kind") == "model":
             self.transcript.answered()
+        elif payload.get("child") is not None:  # other work answers the call, and is shown for itself
+            self._shown_calls.add(str(payload.get("call_id")))
         elif payload.get("kind") == "tool":
             words = result_words(payload, announced=str(payload.get("call_id")) in self._shown_calls)
             if words:
@@ -169,7 +175,7 @@ def finish(cli: Remote, run: Json, follower: RunFollower) -> None:
         plans = {"plans": [cli.client.get(f"/v1/my/plans/{one}") for one in follower.plan_ids]}
         cli.screen.document({"run": run, "message": follower.message, **(plans if follower.plan_ids else {})})
     else:
-        follower.transcript.note(summary(run), style="dim")
+        follower.transcript.note(follower.summary(run), style="dim")
     if run["status"] != "completed":
         raise Failure(ending(run), ExitCode.RUN_FAILED)
 
@@ -180,7 +186,7 @@ def summary(run: Json) -> str:
     tokens = (run.get("input_tokens") or 0) + (run.get("output_tokens") or 0)
     label = "demo, no model; " if run.get("demo") else ""
     calls = f"{run.get('model_calls', 0)} model calls, {run.get('tool_calls', 0)} tool calls"
-    return f"({label}{calls}, {tokens} tokens, {money(run.get('cost'))}, {took}; run {run['run_id']})"
+    return f"{label}{calls}, {tokens:,} tokens, {money(run.get('cost'))}, {took}; run {run['run_id']}"
 
 
 def planning_words(payload: Json) -> str:

@@ -106,7 +106,7 @@ class GraphView:
             last = node is nodes[-1]
             yield _Row(guide + ("└─ " if last else "├─ "), node, plain(self.graph.calls(node)).removeprefix("."))
             below = guide + ("   " if last else "│  ")
-            for words, style in said_of(node):
+            for words, style in said_of(node, moving=self.moving):
                 yield _Row(below, words=words, style=style)
             yield from self._rows(node.id, below)
 
@@ -124,14 +124,16 @@ def turning() -> str:
     return _SPINNER[int(time.monotonic() * 10) % len(_SPINNER)]
 
 
-def said_of(node: TaskNode) -> Iterator[tuple[str, str]]:
-    """Yield what there is to say of a task besides its line, each with a style."""
+def said_of(node: TaskNode, *, moving: bool = False) -> Iterator[tuple[str, str]]:
+    """Yield what there is to say of a task besides its line, each with a style; ``moving``: also that it works."""
     if node.asks:
         yield f"waits for your decision: {node.asks}", "yellow"
     elif node.status == "running" and node.doing:
         yield node.doing, "dim"
     elif node.status == "running" and (node.until or node.event):
         yield f"waits until {moment(node.until)}" if node.until else f"waits for the event {node.event}", "dim"
+    elif node.status == "running" and node.run_id and moving:
+        yield "thinks", "dim"  # its line keeps its place
     elif node.status == "retrying":
         yield f"try {node.attempt} failed: {node.detail}", "yellow"
         yield f"tried again at {moment(node.again_at)}", "dim"
@@ -206,7 +208,8 @@ class _Columns:
 
 
 def _dollars(node: TaskNode) -> str:
-    return f"${node.cost}" if node.cost not in (None, "") else ""
+    known = node.cost not in (None, "", "0") or (node.cost and node.status in TASK_ENDED)
+    return f"${node.cost}" if known else ""
 
 
 def _bounded(rows: Sequence[_Row], most: int) -> Iterator[_Row]:

@@ -88,6 +88,8 @@ class LiveGraphs:
     def _draw(self, graph: Graph) -> None:
         self._transcript.close_line()
         self._screen.draw(GraphView(graph))
+        if graph.ended and self.moves:
+            self._screen.note()
 
     def _update(self) -> None:
         if not self.moves or not (self._graphs or self._words):

@@ -108,6 +108,18 @@ class Screen:
         """Say something to the person, on standard error."""
         self.err.print(plain(text), style=style, markup=False)
 
+    def paragraph(self, text: str, style: str = "", *, hang: int = 4) -> None:
+        """Say something that may be long: at a terminal it is broken between words, and goes on ``hang`` columns in."""
+        if not self.err.is_terminal:
+            self.note(text, style)
+            return
+        import textwrap
+
+        width = max(20, min(self.err.width, _WIDE))
+        indent = " " * (len(text) - len(text.lstrip()))
+        for line in textwrap.wrap(plain(text).strip(), width, initial_indent=indent, subsequent_indent=" " * hang):
+            self.note(line, style)
+
     def draw(self, picture: object) -> None:
         """Show something that rich draws, where messages go."""
         self.err.print(picture, soft_wrap=False)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 
 from retinue.cli.below import Below
 from retinue.cli.client import Client
 from retinue.cli.deciding import Decider
-from retinue.cli.following import RunFollower, planning_words
+from retinue.cli.following import RunFollower, planning_words, summary
 from retinue.cli.live_graphs import LiveGraphs
 from retinue.cli.screen import Json, Screen
 from retinue.cli.stream import LiveEvent
@@ -37,6 +38,16 @@ class TeamFollower(RunFollower):
     def plan_ids(self) -> list[str]:
         """The plans that worked for the run, in order, as far as they are followed."""
         return list(self._below.plans)
+
+    def summary(self, run: Json) -> str:
+        """Say in one line what the run took, and in another what its plans did."""
+        graphs = self._below.plans.values()
+        if not graphs:
+            return super().summary(run)
+        tasks = sum(len(graph.nodes) for graph in graphs)
+        cost = sum((Decimal(graph.cost or 0) for graph in graphs), Decimal(0))
+        tokens = sum(graph.tokens for graph in graphs)
+        return f"(the team: {tasks} tasks, {tokens:,} tokens, ${cost:f})\n({summary(run)})"
 
     def follow(self, run_id: str, after: str | None = None) -> Json:
         """Print what happens until the run has ended; return it as it is then."""

@@ -97,10 +97,10 @@ def call_words(payload: Json) -> str:
 
 
 def result_words(payload: Json, *, announced: bool) -> str:
-    """Say in a line what came of a call; nothing when it was announced and went well, or other work answers it."""
+    """Say in a line what came of a call; nothing when it was announced and went well."""
     if payload.get("failed"):
         return f"{payload.get('name')} failed: {compact(payload.get('content'), 120)}"
-    if announced or payload.get("child") is not None:
+    if announced:
         return ""
     return f"{payload.get('name')} ({duration(float(payload.get('milliseconds') or 0) / 1000)})"
 

@@ -37,8 +37,14 @@ _FILE_NAME = re.compile(r"[\w/-]+(?:\.[\w-]+)*\.\w{1,5}\b")
 _TIME = re.compile(r"\b(?:what time|which day|what day|today'?s date|what date|the time)\b", re.IGNORECASE)
 _ASK_ME = re.compile(r"\bask me\b", re.IGNORECASE)
 _MEMBER = re.compile(r"^- (.+?): ", re.MULTILINE)
+# What a task of a plan is told: see `planning/briefing.py`.
+_TASK = re.compile(
+    r"^Your task(?: \(.*\))?:\n\n(.*?)(?=\n\n(?:The result shall be: |Results of earlier tasks)|\Z)", re.M | re.S
+)
+_RESULT = re.compile(r'^<result task="([^"]*)"[^>]*>\n(.*?)\n</result>$', re.M | re.S)
 _CAST = (("researcher", "architect"), ("reviewer", "experimenter"), ("writer", "implementer"))
 _WORD = re.compile(r"[^\W\d_]{4,}")
+_GOOD_BYE = "Set a provider's key to talk to a real model."
 _COMMON = frozenset(
     _WORD.findall(
         "about also answer does file files folder from have into make please read save some summary summarise "
@@ -89,25 +95,40 @@ def _size(part: Any) -> int:
 
 
 class _Scene:
-    """What the script goes by: the question, the tools, and what the tools answered since the question."""
+    """What the script goes by: the question, the tools, and what the tools answered since the question.
+
+    Attributes:
+        question: what was asked, without results of earlier tasks.
+        task: of that, what is to be done here; all of it, but for a task of a plan.
+        given: names and results of earlier tasks.
+    """
 
     def __init__(self, request: ModelRequest) -> None:
         self.tools = {tool.name for tool in request.tools}
         self.team = [
             name for tool in request.tools if tool.name == "plan" for name in _MEMBER.findall(tool.description)
         ]
-        self.question = ""
+        self.question = self.task = ""
+        self.given: list[tuple[str, str]] = []
         self.calls: list[ToolCall] = []
         self.results: dict[str, ToolResult] = {}
         self.calls_before = 0
         for part in (part for message in request.messages for part in _in_order(message.role, message.parts)):
             if isinstance(part, str):
-                self.question, self.calls, self.results = part, [], {}
+                self.calls, self.results = [], {}
+                self._understand(part)
             elif isinstance(part, ToolCall):
                 self.calls.append(part)
                 self.calls_before += 1
             elif isinstance(part, ToolResult):
                 self.results[part.id] = part
+
+    def _understand(self, text: str) -> None:
+        """Tell what is to be done from what earlier tasks gave, where the text is that of a plan's task."""
+        self.given = _RESULT.findall(text)
+        task = _TASK.search(text)
+        self.task = task.group(1) if task else text
+        self.question = text[: task.end()] if task else text
 
     def answers(self, tool: str) -> list[tuple[dict[str, Any], ToolResult]]:
         """Return the arguments and results of a tool's calls."""
@@ -151,14 +172,15 @@ def _next_calls(scene: _Scene) -> list[AnswerPart]:
         return [scene.call("ask_user", question="What would you like the demo to do?", options=["go on", "stop"])]
     if scene.waits_for("plan") and scene.team:
         return [scene.call("plan", title=" ".join(scene.question.split())[:80], tasks=_tasks(scene))]
-    if scene.waits_for("files_list"):
+    looks = not scene.given  # what others found is there already
+    if looks and scene.waits_for("files_list"):
         return [scene.call("files_list", path=".", recursive=True)]
-    if scene.waits_for("files_read"):
+    if looks and scene.waits_for("files_read"):
         paths = _chosen(scene)
         if paths:
             return [scene.call("files_read", number, path=path, limit=200) for number, path in enumerate(paths)]
-    if _WRITES.search(scene.question) and scene.waits_for("files_write"):
-        return [scene.call("files_write", path=_target(scene.question), content=_document(scene))]
+    if _WRITES.search(scene.task) and scene.waits_for("files_write"):
+        return [scene.call("files_write", path=_target(scene.task), content=_document(scene))]
     return []
 
 
@@ -168,7 +190,7 @@ def _tasks(scene: _Scene) -> list[dict[str, Any]]:
     looks = [
         {
             "id": name,
-            "title": f"{agent}: {what}",
+            "title": what,
             "agent": agent,
             "instructions": f"{what}. Quote what matters for the request.",
             "expected": "quotes with the files they come from",
@@ -179,10 +201,10 @@ def _tasks(scene: _Scene) -> list[dict[str, Any]]:
         for name, agent, what in (("find", first, "Read the files"), ("check", second, "Read the files critically"))
     ]
     writes = bool(_WRITES.search(scene.question))
-    does = f"Write {_target(scene.question)} from what the others found" if writes else "Put the answer together"
+    does = f"Write {_target(scene.question)} from what the others found" if writes else "Bring the answer together"
     end = {
         "id": "write",
-        "title": f"{last}: {does}",
+        "title": does,
         "agent": last,
         "instructions": f"{does}.",
         "depends_on": ["find", "check"],
@@ -204,7 +226,7 @@ def _chosen(scene: _Scene) -> list[str]:
     listing = "\n".join(result.content for _, result in scene.answers("files_list") if not result.failed)
     paths = [line.partition("\t")[0].strip() for line in listing.splitlines()]
     texts = [path for path in paths if _TEXT_FILE.search(path)]
-    target = _target(scene.question) if _WRITES.search(scene.question) else ""
+    target = _target(scene.task) if _WRITES.search(scene.task) else ""
     words = _words(scene.question)
 
     def rank(path: str) -> tuple[bool, int, bool, int, str]:
@@ -235,6 +257,7 @@ def _quotes(scene: _Scene) -> list[tuple[str, list[str]]]:
 
 def _document(scene: _Scene) -> str:
     sections = [f"## {path}\n\n" + "\n".join(f"> {line}" for line in lines) for path, lines in _quotes(scene)]
+    sections += [f"## What {name} found\n\n{_without_frame(text)}" for name, text in scene.given]
     body = "\n\n".join(sections) or "There were no files to read."
     return f"# Summary\n\n{LABEL} Put together by the demo provider, which quotes and does not think.\n\n{body}\n"
 
@@ -242,20 +265,27 @@ def _document(scene: _Scene) -> str:
 def _closing_words(scene: _Scene) -> str:
     said = [f"The clock says {result.content}." for _, result in scene.answers("clock")]
     said += [f"You answered: {result.content}" for _, result in scene.answers("ask_user")]
-    said += [f"The team's results:\n\n{result.content}" for _, result in scene.answers("plan")]
+    said += [_without_frame(result.content) for _, result in scene.answers("plan")]
     quotes = _quotes(scene)
     if quotes:
         said.append("This is what I read in your files:")
         said += [f"\n{path}:\n" + "\n".join(f"> {line}" for line in lines) for path, lines in quotes]
-    elif "files_list" in scene.tools and scene.answers("files_list"):
+    elif scene.answers("files_list"):
         said.append("I looked for text files and found none. Upload one and ask again.")
+    if scene.given:
+        said.append(f"I went on from what {' and '.join(name for name, _ in scene.given)} found.")
     for arguments, result in scene.answers("files_write"):
         outcome = f"was not written: {result.content}" if result.failed else "is written."
         said.append(f"\n{arguments.get('path')} {outcome}")
     if not said:
         said.append(f"No model is set up, so this is a scripted answer. You asked: {scene.question[:500]!r}.")
-    said.append("\nSet a provider's key to talk to a real model.")
+    said.append(f"\n{_GOOD_BYE}")
     return "\n".join(said)
+
+
+def _without_frame(text: str) -> str:
+    """Return what somebody else said by this script, without the label and the last words, which come once."""
+    return re.sub(r"\n{3,}", "\n\n", text.replace(f"{LABEL} ", "").replace(_GOOD_BYE, "")).strip()
 
 
 def _words(text: str) -> set[str]:
