@@ -14,6 +14,7 @@ from retinue import identity
 from retinue.agents import find as find_agent
 from retinue.agents.room import ROOM as AGENTS
 from retinue.approvals.room import ROOM as APPROVALS
+from retinue.board.room import ROOM as BOARD
 from retinue.chat.room import ROOM as CHAT
 from retinue.database import Database, EmbeddedPostgres, current_revision, expected_revision, migrate, self_check
 from retinue.dispatch import Dispatcher
@@ -32,10 +33,11 @@ from retinue.tools import Toolbox
 from retinue.vault import Vault
 from retinue.vault.room import ROOM as VAULT
 from retinue.web import Health, create_app
+from retinue.workflows.room import ROOM as WORKFLOWS
 
 log = logging.getLogger(__name__)
 
-ROOMS: Sequence[Room] = (VAULT, IDENTITY, TENANCY, AGENTS, APPROVALS, METERING, RUNS, PLANNING, CHAT)
+ROOMS: Sequence[Room] = (VAULT, IDENTITY, TENANCY, AGENTS, APPROVALS, METERING, RUNS, PLANNING, WORKFLOWS, CHAT, BOARD)
 
 _WATCH_SECONDS = 0.5
 

@@ -30,6 +30,7 @@ PUBLIC = frozenset(
         "identity_refresh",
         "identity_log_out",
         "identity_change_password",
+        "workflows_receive",
         "live_health_live_get",
         "ready_health_ready_get",
         "startup_health_startup_get",
@@ -96,6 +97,9 @@ class Things:
     plan_id: str
     waiting_plan_id: str
     failed_plan_id: str
+    workflow: str
+    trigger: str
+    callback_id: str
 
     def missing(self) -> Things:
         """Return ids of the same form that nobody has."""
@@ -129,6 +133,8 @@ class Sample:
 
 _AGENT = {"name": "fresh {agent_name}", "instructions": "Be brief."}
 _WAITS, _FAILED = {"run_id": "waiting_run_id"}, {"run_id": "failed_run_id"}
+_WORKFLOW = {"name": "workflow"}
+_YAML = "spec_version: 1\nname: {workflow}\nsteps: [{{id: a, value: 2}}]\ntriggers: [{{id: hook, webhook: true}}]\n"
 _PLAN = {"title": "another", "tasks": [{"id": "a", "agent": "{agent}", "instructions": "hello"}]}
 
 # In an order in which the owner can make them all: what shows, what changes, what takes away.
@@ -158,6 +164,13 @@ SAMPLES: dict[str, Sample] = {
     "plans_show": Sample(),
     "plans_events": Sample(),
     "plans_show_policy": Sample(),
+    "workflows_list_all": Sample(),
+    "workflows_schema": Sample(),
+    "workflows_show": Sample(uses=_WORKFLOW),
+    "workflows_versions": Sample(uses=_WORKFLOW),
+    "workflows_graph": Sample(uses=_WORKFLOW),
+    "workflows_runs": Sample(uses=_WORKFLOW),
+    "workflows_list_callbacks": Sample(),
     "chat_list_sessions": Sample(),
     "chat_show_session": Sample(),
     "chat_list_messages": Sample(),
@@ -188,6 +201,12 @@ SAMPLES: dict[str, Sample] = {
     "plans_put_policy": Sample(body={"seconds": 6}),
     "plans_cancel": Sample(202, {"reason": "enough"}, uses={"plan_id": "waiting_plan_id"}),
     "plans_retry": Sample(202, uses={"plan_id": "failed_plan_id"}),
+    "workflows_validate": Sample(content=(_YAML, "text/yaml")),
+    "workflows_put": Sample(content=(_YAML, "text/yaml"), uses=_WORKFLOW),
+    "workflows_run": Sample(202, {"inputs": {}}, uses=_WORKFLOW),
+    "workflows_hook_secret": Sample(201, uses=_WORKFLOW),
+    "workflows_callback_secret": Sample(201, uses=_WORKFLOW),
+    "workflows_requeue": Sample(409),  # it is not dead
     "runs_cancel": Sample(202, {"reason": "enough"}, uses={"run_id": "slow"}),
     "runs_retry": Sample(202, uses=_FAILED),
     # The owner reaches these, too, and is told that there is nothing to do: the run has no lost call and is not dead.
@@ -199,6 +218,7 @@ SAMPLES: dict[str, Sample] = {
     "tenants_resume": Sample(),
     "approvals_remove_rule": Sample(204),
     "metering_remove_agent_budget": Sample(204),
+    "workflows_delete": Sample(204, uses=_WORKFLOW),
     "chat_delete_session": Sample(204),
     "agents_delete": Sample(204, query={"force": "true"}),
     "secrets_delete_secret": Sample(204),
@@ -340,6 +360,9 @@ async def _furnish(ada: Person, org: str, member: str, canary: str) -> Things:
         plan_id=plans[0],
         waiting_plan_id=plans[1],
         failed_plan_id=plans[2],
+        workflow=f"w{canary}",
+        trigger="hook",
+        callback_id=await _workflow(ada, canary),
     )
 
 
@@ -353,6 +376,20 @@ async def _plan(ada: Person, canary: str, agent: dict[str, Any], **more: Any) ->
         await asyncio.sleep(0.02)
         plan = await ada.call("GET", f"/v1/my/plans/{plan['plan_id']}")
     raise AssertionError(f"the plan does not end: {plan}")
+
+
+async def _workflow(ada: Person, canary: str) -> str:
+    """Make a workflow and run it, with a callback to nobody; return the callback's id."""
+    text = _YAML.format(workflow=f"w{canary}").replace("value: 2", f"value: {canary}")
+    await ada.call("PUT", f"/v1/workflows/w{canary}", content=text.encode(), headers={"Content-Type": "text/yaml"})
+    await ada.call("POST", f"/v1/workflows/w{canary}/callback-secret", 201)
+    await ada.call("POST", f"/v1/workflows/w{canary}/runs", 202, json={"callback": "http://127.0.0.1:9/"})
+    for _ in range(500):
+        found = (await ada.call("GET", "/v1/callbacks"))["items"]
+        if found:
+            return str(found[0]["callback_id"])
+        await asyncio.sleep(0.02)
+    raise AssertionError("the run does not end")
 
 
 async def _learn(ada: Person, canary: str) -> None:

@@ -120,7 +120,8 @@ def test_every_construct_compiles() -> None:
     tasks = by_id(result.plan)
     assert (tasks["read"].kind, tasks["read"].retry.attempts, tasks["read"].retry.seconds) == ("tool", 3, 0.5)
     assert tasks["read"].timeout == 60
-    sub = tasks["sub"].each
+    assert tasks["sub"].value == "${ steps._in_sub.output[0] }"
+    sub = tasks["_in_sub"].each
     assert sub is not None
     assert (sub.inputs, sub.output, sub.most) == ({"x": "${ inputs.n }", "y": 7}, "${ steps.sum.output }", 1)
     assert tasks["r1"].call is not None
@@ -220,6 +221,7 @@ def test_an_agent_is_named_somewhere() -> None:
         ("triggers: [{id: a, webhook: true}, {id: a, webhook: true}]", "another trigger"),
         ("triggers: [{id: a, webhook: true, inputs: {z: 1}}]", "The workflow has no input 'z'."),
         ("triggers: [{id: a, event: {type: a.b, match: 'steps.x'}}]", "event.match: "),
+        ("triggers: [{id: a, event: {type: plan.completed}}]", "sets off no workflow"),
         ("inputs: {type: 3}", "JSON Schema"),
         ("inputs: {properties: {a: {$ref: 'http://example.org/x'}}}", "refer to another document"),
         ("output: '${ steps.b.output }'", "There is no step 'b'"),

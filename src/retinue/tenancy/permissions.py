@@ -33,6 +33,7 @@ Resource = Literal[
     "deadletters",
     "metrics",
     "plans",
+    "workflows",
     "teams",
     "items",
 ]
@@ -78,6 +79,7 @@ _VIEWER: Cells = {
     "deadletters": {"list": "allow", "read": "allow"},
     "metrics": {"list": "allow", "read": "allow"},
     "plans": {"list": "allow", "read": "allow"},
+    "workflows": {"list": "allow", "read": "allow"},
     "teams": {"list": "allow", "read": "allow"},
     "items": {"list": "allow", "read": "allow", "export": "allow"},
 }
@@ -99,6 +101,7 @@ _MEMBER: Cells = {
     "approvals": {"decide": "allow", "change": "allow", "delete": "allow"},
     "deadletters": {"change": "allow", "retry": "allow", "delete": "allow"},
     "plans": {"create": "allow", "cancel": "allow", "retry": "allow"},
+    "workflows": {"create": "allow"},
     "items": {"create": "allow", "change": "allow", "delete": "allow"},
 }
 
@@ -107,6 +110,7 @@ _MANAGER: Cells = {
     "secrets": {"list": "allow", "read": "allow"},
     "stop": {"stop": "allow", "resume": "allow"},
     "plans": {"change": "allow"},
+    "workflows": {"change": "allow", "delete": "allow"},
     "teams": {"create": "allow", "change": "allow", "delete": "allow"},
     "items": {"decide": "allow"},
 }

@@ -20,7 +20,7 @@ from retinue.kernel import BadInput
 from retinue.planning import Call, Each, Origin, Plan, Question, Retry, Task, Waiting, check_plan, same_name
 from retinue.tools import ArgumentCheck
 from retinue.workflows import document as doc
-from retinue.workflows.naming import Names, Use, need_not_have_ended, uses_of
+from retinue.workflows.naming import Names, Use, may_set_off, need_not_have_ended, uses_of
 from retinue.workflows.reading import MOST_MISTAKES, Source, WorkflowMistake, refusal
 from retinue.workflows.times import CronLine
 
@@ -28,6 +28,7 @@ MOST_INSIDE = 5
 """Workflows that may call each other in a row."""
 
 OUTPUT = "_output"
+_INSIDE = "_in_"
 Path = tuple[str | int, ...]
 
 
@@ -447,9 +448,17 @@ class _Compiler:
         return self.task(step, path, body, entry, "each", each=each)
 
     def sub_workflow(self, step: doc.WorkflowStep, path: Path, body: _Body, entry: _Entry) -> tuple[str, ...]:
-        self.texts(step, body, step.inputs, (*path, "inputs"))
+        self.texts(step.model_copy(update={"id": f"{_INSIDE}{step.id}"}), body, step.inputs, (*path, "inputs"))
         each = self.called(step, path)
-        return self.task(step, path, body, entry, "each", each=each) if each is not None else (step.id,)
+        if each is None:
+            return (step.id,)
+        # A body gives a list; the step is the one item in it.
+        inside = step.model_copy(update={"id": f"{_INSIDE}{step.id}", "title": step.title or step.id})
+        ends = self.task(inside, path, body, entry, "each", each=each)
+        alone = step.model_copy(update={"needs": None, "when": None, "retry": None})
+        guards = (*entry.guards, f'steps.{inside.id}.status == "completed"')
+        joined = replace(entry, before=ends, needs=(), runs_on="success", guards=guards)
+        return self.task(alone, path, body, joined, "value", value=f"${{ steps.{inside.id}.output[0] }}")
 
     def called(self, step: doc.WorkflowStep, path: Path) -> Each | None:
         name = step.workflow
@@ -519,6 +528,8 @@ class _Compiler:
             except BadInput as fault:
                 self.wrong((*path, fault.field) if fault.field in ("cron", "timezone") else path, fault.detail)
                 continue
+            if isinstance(trigger, doc.EventTrigger) and not may_set_off(trigger.event.type):
+                self.wrong((*path, "event", "type"), "What runs and plans record sets off no workflow: it never ends.")
             if isinstance(trigger, doc.EventTrigger) and trigger.event.match is not None:
                 found.append(Use((*path, "event", "match"), trigger.event.match, event=True))
             for use in found:

@@ -94,11 +94,16 @@ class _Tried(_Step):
     """A step that can fail by itself."""
 
     retry: RetryPart | None = None
-    timeout: Duration | None = None
     on_error: Literal["fail", "continue"] | ErrorPart = "fail"
 
 
-class AgentStep(_Tried):
+class _Run(_Tried):
+    """A step that is a run of an agent. ``timeout``: how long a worker may have it."""
+
+    timeout: Duration | None = None
+
+
+class AgentStep(_Run):
     """Work of an agent."""
 
     agent: AgentName | None = Field(default=None, description="name of the agent; without it, that of `defaults`")
@@ -107,7 +112,7 @@ class AgentStep(_Tried):
     output_schema: dict[str, Any] | None = Field(default=None, description="JSON Schema that its answer must fit")
 
 
-class ToolStep(_Tried):
+class ToolStep(_Run):
     """A call of a tool, without a model, under the policy of an agent."""
 
     tool: ToolName
@@ -123,16 +128,18 @@ class HttpRequest(_Part):
     arguments: dict[str, Any] = Field(default={}, description="further arguments, where the tool has some")
 
 
-class HttpStep(_Tried):
+class HttpStep(_Run):
     """A request over HTTP, made by a tool under the policy of an agent."""
 
     http: HttpRequest
     agent: AgentName | None = None
 
 
-class WorkflowStep(_Tried):
-    """Another workflow, as it is now: its version is compiled in."""
+class WorkflowStep(_Step):
+    """Another workflow: its version at the start of the run is compiled in. Its output is that of the workflow."""
 
+    retry: RetryPart | None = None
+    on_error: Literal["fail", "continue"] = "fail"
     workflow: WorkflowName
     inputs: dict[str, Any] = Field(default={}, description="texts may hold `${ CEL }`")
 
@@ -188,7 +195,7 @@ class WaitStep(_Step):
     """Waiting; it holds no worker."""
 
     wait: WaitPart
-    timeout: Duration | None = None
+    timeout: Duration | None = Field(default=None, description="for an event: the step fails when none came in time")
     on_error: Literal["fail", "continue"] | ErrorPart = "fail"
 
 

@@ -49,6 +49,15 @@ def uses_of(value: Any, path: Path) -> Iterator[Use]:
             yield from uses_of(inside, (*path, index))
 
 
+# What a plan itself records: a workflow that such events set off could set itself off for ever.
+_OWN = ("plan.", "task.", "run.", "tool.", "model.", "approval.", "workflow.", "callback.", "session.", "message.")
+
+
+def may_set_off(event_type: str) -> bool:
+    """Whether events of a type may set off a workflow: not what runs, plans and conversations record."""
+    return not event_type.startswith(_OWN)
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """What expressions of one level may name.

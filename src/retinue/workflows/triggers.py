@@ -1,0 +1,217 @@
+"""What sets workflows off: times, signed messages, events. Each starts its plan exactly once.
+
+A plan, the note that its trigger was set off, and what comes next (the next time, the message's id, the position up
+to which events were looked at) commit together. So whatever is killed, nothing is lost and nothing starts twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from retinue.dispatch import wake
+from retinue.kernel import BadInput, Conflict, Fault, Scope, Unauthenticated
+from retinue.ledger import Encoded, Event, Feed, append
+from retinue.planning import evaluate, events_wanted, find_plan, render, satisfy
+from retinue.tenancy import find_member, permits
+from retinue.workflows import secrets, views
+from retinue.workflows.commands import CRON, LISTEN, start, stream
+from retinue.workflows.document import CronTrigger, EventTrigger
+from retinue.workflows.events import WorkflowTriggered, WorkflowTriggerFailed
+from retinue.workflows.times import CronLine
+from retinue.workflows.views import Stored, StoredTrigger
+
+REPLAY_HOURS = 24
+"""How long a webhook's message ids are kept; signatures hold for five minutes."""
+
+LOOK_AGAIN = timedelta(seconds=1)
+"""How soon a tenant's events are looked at again when nothing new was there."""
+
+PAGE = 200
+
+
+# Times
+
+
+async def on_time(scope: Scope, key: UUID) -> UUID | None:
+    """Start the plan of a cron line that is due, and queue its next time; return the plan's id, if one was started.
+
+    A time that came while nothing was running is made up for once.
+    """
+    trigger = await views.trigger(scope, key, lock=True)
+    if trigger is None or trigger.next_at is None:
+        return None
+    now = scope.clock.now()
+    if now < trigger.next_at:
+        await wake(scope, CRON, key, at=trigger.next_at)
+        return None
+    stored = await views.by_id(scope, trigger.workflow_id, lock=True)
+    found = _definition(stored, trigger)
+    if stored is None or not isinstance(found, CronTrigger):
+        return None
+    due, next_at = trigger.next_at, CronLine(found.cron, found.timezone).after(now)
+    shown = {"kind": "cron", "id": trigger.id, "due_at": due.isoformat()}
+    plan_id = await _set_off(scope, stored, trigger, found.inputs, shown, due.isoformat(), next_at=next_at)
+    await wake(scope, CRON, key, at=next_at)
+    return plan_id
+
+
+# Messages
+
+
+async def on_message(scope: Scope, key: UUID, headers: Mapping[str, str], body: bytes) -> UUID:
+    """Start the plan of a webhook for a signed message; return the plan's id.
+
+    Raises:
+        Unauthenticated: the signature or the time is wrong, or there is no such webhook.
+        Conflict: the message came before.
+        BadInput: its body is no JSON, or no plan can be started with it.
+    """
+    message_id = await secrets.check(scope, key, headers, body)
+    trigger = await views.trigger(scope, key, lock=True)
+    stored = await views.by_id(scope, trigger.workflow_id, lock=True) if trigger is not None else None
+    if trigger is None or stored is None:
+        raise Unauthenticated()
+    now = scope.clock.now()
+    if not await views.take_message(scope, key, message_id, now, now - timedelta(hours=REPLAY_HOURS)):
+        raise Conflict("This message was taken before.")
+    try:
+        content = msgspec.json.decode(body) if body else None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise BadInput("The body is no JSON.", field="body") from None
+    found = _definition(stored, trigger)
+    shown = {"kind": "webhook", "id": trigger.id, "message_id": message_id, "body": content}
+    tainted = (f"a message to the webhook {trigger.id!r}",)
+    plan_id = await _set_off(
+        scope, stored, trigger, found.inputs if found else {}, shown, message_id, tainted_by=tainted, note_failure=False
+    )
+    assert plan_id is not None
+    return plan_id
+
+
+# Events
+
+
+async def on_events(scope: Scope) -> int:
+    """Look at the tenant's new events; return how many there were. Queues the next look while somebody listens."""
+    found = await views.listener(scope)
+    if found is None:
+        return 0
+    position = found[0]
+    triggers = await views.event_triggers(scope)
+    wanted = await events_wanted(scope)
+    if not triggers and not wanted:
+        await views.set_listener(scope, position, False)
+        return 0
+    batch = await scope.service(Feed).read(scope.tenant_id, position, PAGE)
+    for one in batch:
+        await _on_event(scope, one, triggers)
+    await views.set_listener(scope, batch[-1].position if batch else position, True)
+    await wake(scope, LISTEN, scope.tenant_id, at=None if batch else scope.clock.now() + LOOK_AGAIN)
+    return len(batch)
+
+
+async def _on_event(scope: Scope, one: Encoded, triggers: Any) -> None:
+    shown: dict[str, Any] | None = None
+    for trigger in triggers:
+        if trigger.event == one.type:
+            shown = shown or _shown(one)
+            await _match(scope, trigger, one, shown)
+    for waiting in await events_wanted(scope, one.type):
+        plan = await find_plan(scope, waiting.plan_id)
+        if waiting.since <= one.recorded_at and one.meta.owner in (None, plan.owner_id):
+            shown = shown or _shown(one)
+            await satisfy(scope, waiting, shown)
+
+
+async def _match(scope: Scope, trigger: StoredTrigger, one: Encoded, shown: dict[str, Any]) -> None:
+    stored = await views.by_id(scope, trigger.workflow_id, lock=True)
+    found = _definition(stored, trigger)
+    if stored is None or not isinstance(found, EventTrigger) or one.meta.owner not in (None, stored.owner_id):
+        return
+    if found.event.match is not None:
+        try:
+            if evaluate(found.event.match, {"event": shown}) is not True:
+                return
+        except BadInput:
+            return  # an event of another shape than the expression expects is not the one
+    about = {"kind": "event", "id": trigger.id, "event": shown}
+    tainted = (f"an event {one.type}",)
+    await _set_off(scope, stored, trigger, found.inputs, about, str(one.position), tainted_by=tainted)
+
+
+def _shown(one: Encoded) -> dict[str, Any]:
+    return {
+        "type": one.type,
+        "position": one.position,
+        "stream": one.stream,
+        "actor": one.meta.actor,
+        "recorded_at": one.recorded_at.isoformat(),
+        "data": msgspec.json.decode(one.data),
+    }
+
+
+# Starting
+
+
+def _definition(stored: Stored | None, trigger: StoredTrigger) -> Any:
+    if stored is None:
+        return None
+    return next((one for one in stored.workflow.triggers if one.id == trigger.id), None)
+
+
+async def _set_off(
+    scope: Scope,
+    stored: Stored,
+    trigger: StoredTrigger,
+    inputs: Mapping[str, Any],
+    shown: Mapping[str, Any],
+    cause: str,
+    *,
+    next_at: datetime | None = None,
+    tainted_by: tuple[str, ...] = (),
+    note_failure: bool = True,
+) -> UUID | None:
+    """Start the plan in the name of the workflow's owner and note it; or note why none could be started."""
+    before, scope.user_id = scope.user_id, stored.owner_id
+    fact: Event
+    plan_id: UUID | None = None
+    try:
+        await _check_owner(scope, stored.owner_id)
+        given = render(dict(inputs), {"trigger": shown})
+        plan_id = await start(scope, stored, given, set_off_by=trigger.kind, trigger=dict(shown), tainted_by=tainted_by)
+        fact = WorkflowTriggered(
+            workflow_id=stored.workflow_id,
+            key=trigger.key,
+            trigger_id=trigger.id,
+            plan_id=plan_id,
+            cause=cause,
+            next_at=next_at,
+        )
+    except Fault as fault:
+        if not note_failure:
+            raise
+        fact = WorkflowTriggerFailed(
+            workflow_id=stored.workflow_id,
+            key=trigger.key,
+            trigger_id=trigger.id,
+            cause=cause,
+            kind=fault.kind,
+            detail=fault.detail,
+            next_at=next_at,
+        )
+    finally:
+        scope.user_id = before
+    await append(scope, stream(stored.workflow_id), stored.revision, [fact], owner_id=stored.owner_id)
+    return plan_id
+
+
+async def _check_owner(scope: Scope, owner_id: UUID) -> None:
+    """Refuse to act for somebody who has left, or may not start workflows any more."""
+    member = await find_member(scope, owner_id)
+    if member is None or permits(member.role, None, "workflows", "create") != "allow":
+        raise BadInput("Whoever applied the workflow may not start workflows here any more.")
