@@ -129,7 +129,7 @@ def install_team(
     found = cli.client.post("/v1/my/agents/templates/install", {"names": name} if name else {})
     new = [agent["name"] for agent in found["items"] if agent["installed"]]
     told = f"Installed {', '.join(new)}." if new else "You have all of them already."
-    cli.done(f"{told} Send a message without naming an agent: retinue chat", found)
+    cli.done(f"{told} Ask them: retinue ask TEXT", found)
 
 
 @agents.command()
