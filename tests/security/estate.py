@@ -343,6 +343,7 @@ async def _furnish(ada: Person, org: str, member: str, canary: str) -> Things:
         await _plan(ada, canary, agent, approval=True),
         await _plan(ada, canary, broken),
     )
+    workflow = f"w{uuid4().hex[:12]}"
     return Things(
         tenant_id=org,
         user_id=member,
@@ -360,9 +361,9 @@ async def _furnish(ada: Person, org: str, member: str, canary: str) -> Things:
         plan_id=plans[0],
         waiting_plan_id=plans[1],
         failed_plan_id=plans[2],
-        workflow=f"w{canary}",
+        workflow=workflow,
         trigger="hook",
-        callback_id=await _workflow(ada, canary),
+        callback_id=await _workflow(ada, workflow, canary),
     )
 
 
@@ -378,12 +379,12 @@ async def _plan(ada: Person, canary: str, agent: dict[str, Any], **more: Any) ->
     raise AssertionError(f"the plan does not end: {plan}")
 
 
-async def _workflow(ada: Person, canary: str) -> str:
+async def _workflow(ada: Person, name: str, canary: str) -> str:
     """Make a workflow and run it, with a callback to nobody; return the callback's id."""
-    text = _YAML.format(workflow=f"w{canary}").replace("value: 2", f"value: {canary}")
-    await ada.call("PUT", f"/v1/workflows/w{canary}", content=text.encode(), headers={"Content-Type": "text/yaml"})
-    await ada.call("POST", f"/v1/workflows/w{canary}/callback-secret", 201)
-    await ada.call("POST", f"/v1/workflows/w{canary}/runs", 202, json={"callback": "http://127.0.0.1:9/"})
+    text = _YAML.format(workflow=name).replace("value: 2", f"value: {canary}")
+    await ada.call("PUT", f"/v1/workflows/{name}", content=text.encode(), headers={"Content-Type": "text/yaml"})
+    await ada.call("POST", f"/v1/workflows/{name}/callback-secret", 201)
+    await ada.call("POST", f"/v1/workflows/{name}/runs", 202, json={"callback": "http://127.0.0.1:9/"})
     for _ in range(500):
         found = (await ada.call("GET", "/v1/callbacks"))["items"]
         if found:
