@@ -100,7 +100,7 @@ class NewKeyRequest(BaseModel):
     name: str = Field(min_length=1, max_length=LONGEST_NAME, examples=["build server"])
     scopes: list[Annotated[str, Field(pattern=r"^[a-z_]{1,32}:([a-z_]{1,32}|\*)$", max_length=65)]] | None = Field(
         default=None,
-        max_length=100,
+        max_length=200,
         description="what it is limited to; left out: all that its user may do",
         examples=[["runs:*", "agents:read"]],
     )
