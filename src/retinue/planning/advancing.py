@@ -102,11 +102,12 @@ class Advance:
                 await self._decided(outcome)
             return
         under_way = [node for one in self.state.open if (node := self.state.nodes[one]).status is TaskStatus.RUNNING]
-        for node in under_way:
-            if node.run_id is not None and (ended := await runs.outcome(self.scope, node.run_id)) is not None:
-                await self._run_ended(node, ended)
+        run_by = {node.run_id: node for node in under_way if node.run_id is not None}
+        for run_id in await runs.ended_among(self.scope, list(run_by)) if run_by else ():
+            if (ended := await runs.outcome(self.scope, run_id)) is not None:
+                await self._run_ended(run_by[run_id], ended)
         asked = {node.approval_id: node for node in under_way if node.approval_id is not None}
-        for approval_id, outcome in (await approvals.outcomes(self.scope, list(asked))).items():
+        for approval_id, outcome in (await approvals.outcomes(self.scope, list(asked))).items() if asked else ():
             await self._answered(asked[approval_id], outcome)
 
     async def _decided(self, outcome: Outcome) -> None:

@@ -26,7 +26,7 @@ from retinue.runs.events import Child, GivenCall, Parent, RunRequested
 from retinue.runs.parents import parent_hooks
 from retinue.runs.presenting import RunView, present
 from retinue.runs.rules import ENDED, RunState, Status, fold
-from retinue.runs.views import RunRow, find_run, list_runs
+from retinue.runs.views import RunRow, ended_among, find_run, list_runs
 
 __all__ = [
     "ADVANCE",
@@ -55,6 +55,7 @@ __all__ = [
     "cancel",
     "delete_agent_runs",
     "drop",
+    "ended_among",
     "find_run",
     "fold",
     "list_runs",

@@ -259,6 +259,16 @@ async def find_run(scope: Scope, run_id: UUID, *, lock: bool = False) -> RunRow:
     return _run(row)
 
 
+async def ended_among(scope: Scope, run_ids: Sequence[UUID]) -> list[UUID]:
+    """Return those of some runs that have ended."""
+    rows = await scope.queries.fetch(
+        "SELECT run_id FROM runs WHERE run_id = ANY($1) AND status = ANY($2) ORDER BY run_id",
+        list(run_ids),
+        list(ENDED),
+    )
+    return [row[0] for row in rows]
+
+
 async def list_runs(
     scope: Scope,
     owner_id: UUID,
