@@ -59,6 +59,14 @@ class Finder:
         """Return the id of a plan, found by its title or ``last``."""
         return self._named("plan", name, "/v1/my/plans", "plan_id", ("title",))
 
+    def item(self, name: str) -> str:
+        """Return the id of a work item, found by its title or ``last``."""
+        return self._named("item", name, "/v1/board/items", "item_id", ("title",))
+
+    def team(self, tenant_id: str, name: str) -> str:
+        """Return the id of a team of a tenant."""
+        return self._named("team", name, f"/v1/tenants/{tenant_id}/teams", "team_id", ("name",))
+
     def approval(self, name: str) -> str:
         """Return the id of an approval."""
         return self._named("approval", name, "/v1/my/approvals", "approval_id", ())
