@@ -1,0 +1,248 @@
+"""Plans on a real database, step by step: events that tasks wait for, timers, full lanes, and steps taken at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from retinue import runs
+from retinue.agents import AgentDefinition, Limits
+from retinue.agents.commands import create
+from retinue.approvals import Ruling, decide
+from retinue.database import Database
+from retinue.dispatch import Dispatcher
+from retinue.house import ROOMS
+from retinue.kernel import Clock, Conflict, ManualClock, Scope, Services, Settings, SystemClock
+from retinue.ledger import read_stream
+from retinue.planning import commands, work
+from retinue.planning.events import PlanCancelled, TaskStarted
+from retinue.planning.graph import Plan, Question, Task, Waiting
+from retinue.planning.room import start as start_planning
+from retinue.planning.state import PlanState, PlanStatus
+from retinue.runs import Delegations, Parent
+from retinue.runs.room import start as start_runs
+from retinue.tools import Plugins, Toolbox
+from tests.planning.driver import agent, plan_of
+from tests.support.scopes import ledger_services, scope_of
+
+
+class Office:
+    """A tenant with one user, whose plans are advanced by hand: nothing happens by itself."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.tenant_id, self.user_id = uuid4(), uuid4()
+        self.clock = ManualClock(SystemClock().now())
+        services.add(Clock, self.clock)  # type: ignore[type-abstract]  # services are found by their protocol
+
+    def scope(self) -> AbstractAsyncContextManager[Scope]:
+        return scope_of(self.services, self.tenant_id, user_id=self.user_id, clock=self.clock)
+
+    async def hire(self, name: str = "a", **limits: Any) -> UUID:
+        async with self.scope() as scope:
+            found = await create(scope, AgentDefinition(name=name, limits=Limits(**limits)))
+        return found.agent_id
+
+    async def start(self, plan: Plan, **more: Any) -> UUID:
+        async with self.scope() as scope:
+            return await commands.start_plan(scope, plan, **more)
+
+    async def advance(self, plan_id: UUID) -> PlanState:
+        await work.advance(self.services, self.tenant_id, plan_id)
+        return await self.state(plan_id)
+
+    async def state(self, plan_id: UUID) -> PlanState:
+        async with self.scope() as scope:
+            return await commands.load_plan(scope, plan_id)
+
+    async def facts(self, plan_id: UUID) -> list[object]:
+        async with self.scope() as scope:
+            return [one.event for one in await read_stream(scope, commands.stream_of(plan_id))]
+
+    async def wake_ups(self, subject_id: UUID) -> Counter[str]:
+        async with self.scope() as scope:
+            rows = await scope.queries.fetch(
+                "SELECT entrypoint FROM dispatch.pgqueuer WHERE convert_from(payload, 'UTF8') LIKE $1",
+                f"%{subject_id}%",
+            )
+        return Counter(row["entrypoint"] for row in rows)
+
+
+@pytest.fixture
+async def office(database: Database) -> Office:
+    services = ledger_services(database, [one for room in ROOMS for one in room.projections])
+    settings = services.add(Settings, Settings())
+    services.add(Toolbox, Toolbox(settings, Plugins()))
+    services.add(Dispatcher, Dispatcher(database, settings, services))  # not opened: it takes no work
+    await start_runs(services)
+    await start_planning(services)
+    assert services.get(Delegations) is not None
+    return Office(services)
+
+
+def wait(task_id: str, *depends_on: str, **what: Any) -> Task:
+    return Task(id=task_id, kind="wait", wait=Waiting(**what), depends_on=depends_on)
+
+
+async def test_a_task_takes_the_event_it_waits_for_and_no_other(office: Office) -> None:
+    waits = wait("wait", event="message.sent", match="event.data.text == inputs.word")
+    after = Task(
+        id="after", kind="value", value="${ steps.wait.output.data.text }", template=True, depends_on=("wait",)
+    )
+    plan_id = await office.start(plan_of(waits, after, inputs={"word": "go"}))
+    await office.advance(plan_id)
+    async with office.scope() as scope:
+        [wanted] = await commands.events_wanted(scope, "message.sent")
+        assert (wanted.plan_id, wanted.task_id) == (plan_id, "wait")
+        assert await commands.wake_waiting(scope, "message.created", {"data": {"text": "go"}}) == 0
+        assert await commands.wake_waiting(scope, "message.sent", {"data": {"text": "stop"}}) == 0
+        assert await commands.wake_waiting(scope, "message.sent", {"other": "shape"}) == 0
+        assert await commands.wake_waiting(scope, "message.sent", {"data": {"text": "go"}}) == 1
+    async with office.scope() as scope:
+        assert await commands.events_wanted(scope) == []
+        assert not await commands.satisfy(scope, wanted, {"data": {"text": "go"}})
+    state = await office.advance(plan_id)
+    assert (state.status, state.nodes["after"].output) == (PlanStatus.COMPLETED, "go")
+    assert state.nodes["after"].tainted, "whoever caused the event may have written anything"
+
+
+async def test_nobody_is_waiting_once_the_plan_has_ended(office: Office) -> None:
+    plan_id = await office.start(plan_of(wait("wait", event="message.sent")))
+    await office.advance(plan_id)
+    async with office.scope() as scope:
+        assert await commands.cancel_plan(scope, plan_id, "enough")
+    async with office.scope() as scope:
+        assert await commands.events_wanted(scope) == []
+
+
+async def test_waits_and_the_deadline_end_by_the_clock(office: Office) -> None:
+    plan_id = await office.start(
+        plan_of(
+            wait("short", seconds=10), wait("long", seconds=60), deadline=office.clock.now() + timedelta(seconds=30)
+        )
+    )
+    await office.advance(plan_id)
+    assert (await office.wake_ups(plan_id))["plan.advance"] == 4  # at the start, the deadline, and for each wait
+    office.clock.advance(timedelta(seconds=9))
+    assert (await office.advance(plan_id)).nodes["short"].status == "running"
+    office.clock.advance(timedelta(seconds=1))
+    assert (await office.advance(plan_id)).nodes["short"].status == "completed"
+    office.clock.advance(timedelta(seconds=20))
+    state = await office.advance(plan_id)
+    assert (state.status, state.kind, state.missing) == (PlanStatus.FAILED, "deadline", ("long",))
+    async with office.scope() as scope:
+        await commands.retry_plan(scope, plan_id)
+    assert (await office.state(plan_id)).deadline == office.clock.now() + timedelta(seconds=30)
+
+
+async def test_a_full_lane_makes_tasks_wait_and_is_looked_at_again_once(office: Office) -> None:
+    await office.hire(concurrency=1, queue=1)
+    plan_id = await office.start(plan_of(agent("x"), agent("y"), agent("z")))
+    before = (await office.wake_ups(plan_id))["plan.advance"]
+    state = await office.advance(plan_id)
+    assert Counter(node.status.value for node in state.nodes.values()) == {"running": 2, "waiting": 1}
+    assert (await office.wake_ups(plan_id))["plan.advance"] == before + 1
+    await office.advance(plan_id)
+    assert (await office.wake_ups(plan_id))["plan.advance"] == before + 1
+    async with office.scope() as scope:
+        await runs.cancel(scope, state.nodes["x"].run_id or uuid4(), "enough")
+    state = await office.advance(plan_id)
+    assert {node.id: node.status.value for node in state.nodes.values()} == {
+        "x": "failed",
+        "y": "running",
+        "z": "running",
+    }
+
+
+@pytest.mark.parametrize("forgetful", [False, True], ids=["remembered", "folded anew"])
+async def test_steps_taken_at_once_start_each_task_once(office: Office, forgetful: bool) -> None:
+    await office.hire(concurrency=100)
+    plan_id = await office.start(plan_of(*(agent(f"t{n}") for n in range(10)), wait("w", seconds=3600)))
+    for _ in range(3):
+        await asyncio.gather(*(work.advance(office.services, office.tenant_id, plan_id) for _ in range(6)))
+        if forgetful:
+            work.folded.take((office.tenant_id, plan_id))
+    started = Counter(fact.task_id for fact in await office.facts(plan_id) if isinstance(fact, TaskStarted))
+    assert started == {**{f"t{n}": 1 for n in range(10)}, "w": 1}
+
+
+async def test_a_remembered_state_is_what_the_events_say(office: Office) -> None:
+    await office.hire()
+    plan_id = await office.start(plan_of(agent("x"), agent("y", "x", runs_on="end"), wait("w", seconds=3600)))
+    state = await office.advance(plan_id)
+    async with office.scope() as scope:
+        await runs.cancel(scope, state.nodes["x"].run_id or uuid4(), "enough")
+    fresh = await office.advance(plan_id)
+    kept = work.folded.take((office.tenant_id, plan_id))
+    assert kept is not None
+    assert kept.version == fresh.version
+    assert {one.id: one.status for one in kept.nodes.values()} == {one.id: one.status for one in fresh.nodes.values()}
+
+
+async def test_the_end_wakes_the_run_that_waits_and_tells_the_hooks_once(office: Office) -> None:
+    told: list[UUID] = []
+
+    async def hook(_scope: Scope, plan_id: UUID, state: PlanState) -> None:
+        assert state.ended
+        told.append(plan_id)
+
+    commands.end_hooks.append(hook)
+    try:
+        run_id = uuid4()
+        value = Task(id="v", kind="value", value=1)
+        plan_id = await office.start(plan_of(value), parent=Parent(kind="run", id=run_id, key="call"))
+        assert (await office.wake_ups(run_id))["run.advance"] == 0
+        await office.advance(plan_id)
+        await office.advance(plan_id)
+        assert (await office.wake_ups(run_id))["run.advance"] == 1
+        assert told == [plan_id]
+    finally:
+        commands.end_hooks.remove(hook)
+
+
+async def test_a_question_that_nobody_answers_and_a_plan_that_nobody_approves(office: Office) -> None:
+    asks = Task(id="ask", kind="approval", question=Question(text="Well?", seconds=5))
+    plan_id = await office.start(plan_of(asks, Task(id="v", kind="value", value=1)))
+    state = await office.advance(plan_id)
+    approval_id = state.nodes["ask"].approval_id
+    assert approval_id is not None
+    office.clock.advance(timedelta(seconds=6))
+    async with office.scope() as scope:
+        assert (await decide(scope, approval_id, Ruling("approve"))).status == "expired"
+    state = await office.advance(plan_id)
+    assert (state.status, state.nodes["ask"].kind) == (PlanStatus.COMPLETED, "expired")
+
+    plan_id = await office.start(plan_of(Task(id="v", kind="value", value=1)), ask=("its risk",), approval_seconds=5)
+    state = await office.advance(plan_id)
+    assert state.status is PlanStatus.WAITING
+    assert state.approval_id is not None
+    office.clock.advance(timedelta(seconds=6))
+    async with office.scope() as scope:
+        await decide(scope, state.approval_id, Ruling("approve"))
+    state = await office.advance(plan_id)
+    assert (state.status, state.kind, state.detail) == (
+        PlanStatus.FAILED,
+        "declined",
+        "Nobody approved the plan in time.",
+    )
+
+
+async def test_what_has_ended_is_not_ended_again(office: Office) -> None:
+    plan_id = await office.start(plan_of(wait("w", seconds=5)))
+    async with office.scope() as scope:
+        assert await commands.cancel_plan(scope, plan_id, "first")
+    async with office.scope() as scope:
+        assert not await commands.cancel_plan(scope, plan_id, "second")
+    office.clock.advance(timedelta(seconds=6))
+    await office.advance(plan_id)
+    ends = [fact for fact in await office.facts(plan_id) if isinstance(fact, PlanCancelled)]
+    assert [one.reason for one in ends] == ["first"]
+    async with office.scope() as scope:
+        with pytest.raises(Conflict):
+            await commands.retry_plan(scope, await office.start(plan_of(wait("w", seconds=5))))
