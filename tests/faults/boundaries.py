@@ -1,5 +1,7 @@
 """The boundaries of a step: before and after a model call, an effect, a write to the journal, a claim, a commit.
 
+Those of a plan besides: before and after a look at it, and what it appends.
+
 Installed in a process of the product, they are counted, and the process ends itself by SIGKILL at the chosen one.
 """
 
@@ -13,6 +15,7 @@ from typing import Any
 from retinue.database.unit_of_work import Transaction
 from retinue.dispatch import Dispatcher
 from retinue.ledger.append import _Pending
+from retinue.planning.advancing import Advance
 from retinue.providers import Providers
 from retinue.runs.journal import Journal
 from retinue.tools import Tool
@@ -61,3 +64,5 @@ class Boundaries:
         self.around(Journal, "_write", "journal")
         self.around(Transaction, "__aexit__", "commit", only=lambda this, *_: _Pending in this._attached)
         self.around(Dispatcher, "hold", "claim")
+        self.around(Advance, "run", "plan")
+        self.around(Advance, "_flush", "append", only=lambda this, *_: bool(this._facts))

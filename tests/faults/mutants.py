@@ -156,6 +156,61 @@ def tells_apart() -> None:
     _change(_Writing, "end", apart)
 
 
+# Fault 2 for plans: what a plan starts and what it waits for
+
+
+def starts_apart() -> None:
+    """The run of a task is accepted in a transaction of its own, before the one that records the task's start."""
+    from retinue import runs
+    from retinue.database import Database
+    from retinue.kernel import Scope
+
+    def apart(assign: Callable[..., Awaitable[Any]]) -> Any:
+        async def assigned(scope: Scope, assignment: Any) -> Any:
+            async with scope.service(Database).transaction(scope.tenant_id) as uow:
+                return await assign(replace(scope, uow=uow), assignment)
+
+        return assigned
+
+    _change(runs, "assign", apart)
+
+
+def wakes_apart() -> None:
+    """A run's end is committed, and its plan woken after that."""
+    from retinue.database import Database
+    from retinue.kernel import Scope
+    from retinue.planning import room
+
+    def apart(wake_plan: Callable[..., Awaitable[None]]) -> Any:
+        async def woken(scope: Scope, parent: Any, ended: object) -> None:
+            async def wake() -> None:
+                async with scope.service(Database).transaction(scope.tenant_id) as uow:
+                    await wake_plan(replace(scope, uow=uow), parent, ended)
+
+            scope.uow.after_commit(lambda: _in_background(wake()))
+
+        return woken
+
+    _change(room, "wake_plan", apart)
+
+
+def forgets_ends() -> None:
+    """A plan that is read again does not know what its tasks gave, and has them done once more."""
+    from retinue.planning import work
+    from retinue.planning.events import TaskCompleted, TaskStarted
+
+    def forgetful(fold: Callable[..., Any]) -> Any:
+        def folded(recorded: Sequence[Any], *state: Any) -> Any:
+            kept = [one for one in recorded if not isinstance(one.event, TaskCompleted | TaskStarted)]
+            found = fold(kept, *state)
+            found.version = recorded[-1].version if recorded else found.version
+            return found
+
+        return folded
+
+    _change(work, "fold", forgetful)
+
+
 # Fault 3: idempotency keys
 
 
@@ -306,6 +361,9 @@ _MUTANTS: dict[str, Callable[[], None]] = {
         leaves_the_dead,
         repeats_lost_calls,
         tells_apart,
+        starts_apart,
+        wakes_apart,
+        forgets_ends,
         claims_key_apart,
         claims_key_late,
         ignores_body,

@@ -3,82 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import psutil
 import pytest
 
 from tests.faults.effects import TOOLS, effect_settings, effects, problems
+from tests.faults.forks import Zygote, is_alive, zygote
 from tests.support.databases import Cluster
 from tests.support.model_server import ModelServer
-from tests.support.running import ENDED, Person, RunningServer, running_server
+from tests.support.running import ENDED, Person, running_server
 
 TASK = """!tool note_once {"text": "a"}
 !tool note_blindly {"text": "b"}
 !tool files_write {"path": "c.txt", "content": "c"}
 !say All is noted."""
-
-
-class Zygote:
-    """Forks workers; see ``zygote.py``."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def worker(self, fatal: int, mutant: str = "") -> int:
-        """Start a worker that dies at a boundary (0: lives) and may have a bug; return its process id."""
-        return int(await self._ask(f"{fatal} {mutant}"))
-
-    async def stop(self, pid: int) -> None:
-        await self._ask(f"stop {pid}")
-
-    async def _ask(self, line: str) -> str:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{line}\n".encode())
-        await self._process.stdin.drain()
-        return (await asyncio.wait_for(self._process.stdout.readline(), 30)).decode().strip()
-
-
-@asynccontextmanager
-async def zygote(server: RunningServer, trace: Path) -> AsyncIterator[Zygote]:
-    environment = server.environment() | {
-        "PYTHONPATH": os.pathsep.join([str(Path.cwd()), server.settings["PYTHONPATH"]]),
-        "TEST_BOUNDARY_TRACE": str(trace),
-    }
-    log = (server.folder / "zygote.log").open("ab")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.faults.zygote",
-        env=environment,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=log,
-    )
-    try:
-        assert process.stdout is not None
-        assert (await asyncio.wait_for(process.stdout.readline(), 60)).strip() == b"ready", server.log()
-        yield Zygote(process)
-    finally:
-        process.kill()
-        await process.wait()
-        log.close()
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @dataclass(frozen=True)
@@ -130,12 +73,12 @@ async def _journey(stage: Stage, task: str, fatal: int, mutant: str = "") -> str
     try:
         async with asyncio.timeout(20):
             while (run := await ada.run(run_id))["status"] not in ENDED:
-                if not _is_alive(pid):
+                if not is_alive(pid):
                     pid = await forks.worker(0, mutant)
                 await _help(stage, run, said)
                 await asyncio.sleep(0.02)
     finally:
-        if _is_alive(pid):
+        if is_alive(pid):
             await forks.stop(pid)
     return run_id
 
