@@ -93,6 +93,38 @@ async def test_a_workflow_with_every_construct(server: RunningServer, model: Mod
     assert agent["agent_id"] in {one["agent_id"] for one in done["nodes"]}
 
 
+async def test_the_digest_of_examples_works_on_real_files_without_a_model(server: RunningServer) -> None:
+    """The provider demo reads two files; writing asks a person, who sees what is to be written."""
+    ada, bob = await server.person(), await server.person("bob")
+    await ada.agent("Reader", model="demo:assistant", tools=["files"])
+    await apply(ada, (EXAMPLES / "digest.yaml").read_text())
+    session = (await ada.call("POST", "/v1/my/chat", 201, json={"title": "house"}))["session_id"]
+    for name, text in (
+        ("plans/roof.md", "# Roof\nThe roof of the house is slate."),
+        ("cellar.txt", "The cellar is dry."),
+    ):
+        upload = {"file": (Path(name).name, text.encode())}
+        await ada.call("POST", f"/v1/my/chat/{session}/files", 201, files=upload, data={"path": name})
+    plan = await start(ada, "digest", session_id=session, inputs={"about": "the house"})
+    await until(ada, plan, lambda one: one["status"] in ENDED or states(one).get("write") == "running")
+    run_id = next(one["run_id"] for one in (await graph(ada, plan))["nodes"] if one["id"] == "write")
+    asked = await ada.approval(run_id)
+    assert asked["arguments"]["path"] == "digest.md"
+    assert "The roof of the house is slate." in asked["arguments"]["content"]
+    await ada.decide(asked)
+    done = await until(ada, plan)
+    assert done["status"] == "completed", (done["error"], states(done))
+    assert done["output"] == {"files": ["cellar.txt", "plans/roof.md"], "target": "digest.md"}
+    written = await ada.client.get(f"/v1/my/chat/{session}/files/digest.md")
+    assert written.text == asked["arguments"]["content"]
+    # Nobody else's session can be worked on.
+    await bob.agent("Reader", model="demo:assistant", tools=["files"])
+    await apply(bob, (EXAMPLES / "digest.yaml").read_text())
+    await bob.call("POST", "/v1/workflows/digest/runs", 404, json={"session_id": session})
+    tasks = [{"id": "a", "agent": "Reader", "instructions": "look"}]
+    await bob.call("POST", "/v1/my/plans", 404, json={"title": "x", "tasks": tasks, "session_id": session})
+
+
 async def test_versions_conflicts_and_mistakes(server: RunningServer) -> None:
     ada = await server.person()
     text = "spec_version: 1\nname: small\nsteps: [{id: a, value: 1}]\n"

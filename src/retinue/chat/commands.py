@@ -140,6 +140,10 @@ class ChatConversation:
         answered = {message.run_id for message in found if message.role == "assistant"}
         return [_as_message(one) for one in found if one.ordinal == upto or one.run_id in answered]
 
+    async def check_owner(self, scope: Scope, session_id: UUID) -> None:
+        """Refuse a session that is not the scope's user's."""
+        await views.find_session(scope, session_id)
+
     async def lock(self, scope: Scope, session_id: UUID) -> None:
         """Lock the session's row."""
         await views.session_of_run(scope, session_id)

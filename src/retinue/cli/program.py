@@ -12,14 +12,17 @@ from retinue import __version__
 from retinue.cli import account, bench, chat, demo, doctor, migrate, serve, usage, worker
 from retinue.cli.agents import agents
 from retinue.cli.approvals import approvals
+from retinue.cli.board import board
 from retinue.cli.deadletters import deadletters
 from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.keys import keys
 from retinue.cli.plans import plans
 from retinue.cli.runs import runs
 from retinue.cli.screen import plain
+from retinue.cli.teams import teams
 from retinue.cli.tenants import tenants
 from retinue.cli.vault import vault
+from retinue.cli.workflows import workflows
 
 _EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 not allowed, 5 server unavailable, "
@@ -41,9 +44,9 @@ def build() -> typer.Typer:
     program.callback()(_options)
     for command in (serve, worker, migrate, doctor, demo, bench, chat, account, usage):
         command.add_to(program)
-    for noun in (agents, runs, plans, approvals, deadletters):
+    for noun in (agents, runs, plans, workflows, approvals, deadletters, board):
         program.add_typer(noun, rich_help_panel="Work")
-    for noun in (keys, tenants):
+    for noun in (keys, tenants, teams):
         program.add_typer(noun, rich_help_panel="Your account")
     program.add_typer(vault, rich_help_panel="The server")
     return program

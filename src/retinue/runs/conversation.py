@@ -33,6 +33,14 @@ class Conversation(Protocol):
         """Return the session's messages up to an ordinal, oldest first."""
         ...
 
+    async def check_owner(self, scope: Scope, session_id: UUID) -> None:
+        """Let only the session's owner have others work on its files.
+
+        Raises:
+            NotFound: the scope's user has no such session.
+        """
+        ...
+
     async def lock(self, scope: Scope, session_id: UUID) -> None:
         """Lock the session's row. Whoever changes a session and a run locks them in this order: no deadlocks."""
         ...

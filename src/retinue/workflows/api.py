@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from retinue.database import open_scope
 from retinue.kernel import BadInput, NotFound, Scope, Services, Settings, UnsupportedMediaType, parse_id
 from retinue.planning import PlanView, Task, find_plan, list_plans, present
+from retinue.runs import Conversation
 from retinue.web import (
     Exchange,
     IfMatch,
@@ -224,7 +225,10 @@ async def run(
     """Start a run with your agents; it is a plan, and its id is one of `/v1/my/plans`."""
     wanted = body or NewRun()
     callback = callbacks.check_url(wanted.callback, scope.service(Settings)) if wanted.callback else None
-    plan_id = await commands.start(scope, await commands.find(scope, name), wanted.inputs, callback=callback)
+    if wanted.session_id is not None:
+        await scope.service(Conversation).check_owner(scope, wanted.session_id)  # type: ignore[type-abstract]
+    found = await commands.find(scope, name)
+    plan_id = await commands.start(scope, found, wanted.inputs, session_id=wanted.session_id, callback=callback)
     response.headers["Location"] = f"/v1/my/plans/{plan_id}"
     return present(await find_plan(scope, plan_id))
 

@@ -33,8 +33,8 @@ class WorkflowMistake(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         """Write it the way compilers do, so that editors can jump there."""
-        where = ":".join(str(part) for part in (self.file, self.line) if part is not None)
-        return f"{where}: {self.path}: {self.message}" if where else f"{self.path}: {self.message}"
+        line = f"{self.file}:{self.line}: " if self.file else f"line {self.line}: "
+        return f"{line if self.line else ''}{self.path}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)

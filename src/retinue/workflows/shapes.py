@@ -105,6 +105,9 @@ class NewRun(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [{"inputs": {}}]})
 
     inputs: dict[str, Any] = Field(default={}, description="as the workflow's `inputs` ask for them")
+    session_id: UUID | None = Field(
+        default=None, strict=False, description="one of your sessions: its files are the workspace of the run"
+    )
     callback: str | None = Field(
         default=None, max_length=2_000, description="a URL that is told of the end, signed by Standard Webhooks"
     )
