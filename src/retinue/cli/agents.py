@@ -35,6 +35,7 @@ FIELDS: list[Column] = [
     ("id", "agent_id"),
     ("status", "status"),
     ("version", "version"),
+    ("description", "description"),
     ("model", lambda agent: agent.get("model") or "(the server's default)"),
     ("fallbacks", "fallbacks"),
     ("instructions", "instructions"),
@@ -52,6 +53,9 @@ FIELDS: list[Column] = [
 AgentName = Annotated[str, typer.Argument(metavar="AGENT", help="Name or id.")]
 Instructions = Annotated[
     str | None, typer.Option("--instructions", "-i", help="What the agent is for; @FILE reads a file.")
+]
+Description = Annotated[
+    str | None, typer.Option("--description", help="What it is good at, in a line, for those who hand work on.")
 ]
 Model = Annotated[str | None, typer.Option("--model", help="PROVIDER:MODEL, such as openai:gpt-5-mini.")]
 Fallbacks = Annotated[list[str] | None, typer.Option("--fallback", help="A model to try next; may be repeated.")]
@@ -73,6 +77,7 @@ Priority = Annotated[int | None, typer.Option("--priority", help="Higher goes fi
 
 
 _OPTIONS: dict[str, tuple[str, Any]] = {
+    "description": ("description", Description),
     "instructions": ("instructions", Instructions),
     "model": ("model", Model),
     "fallback": ("fallbacks", Fallbacks),
@@ -178,7 +183,7 @@ def change(
         raise Failure("Nothing to change was given; see: retinue agents change --help", ExitCode.USAGE)
     before = _read(cli, agent)
     path = f"/v1/my/agents/{before['agent_id']}"
-    after = cli.client.put(path, _merged(before, given), if_match=f'"{before["version"]}"')
+    after = cli.client.put(path, merged(before, given), if_match=f'"{before["version"]}"')
     cli.done(f"Changed {after['name']}; it is now version {after['version']}.", after)
 
 
@@ -266,6 +271,7 @@ def _given(options: Json) -> Json:
 
 _DEFINITION = (
     "name",
+    "description",
     "instructions",
     "model",
     "fallbacks",
@@ -282,8 +288,8 @@ _DEFINITION = (
 )
 
 
-def _merged(before: Json, given: Json) -> Json:
-    """Return the whole new definition: maps are joined, everything else is replaced."""
+def merged(before: Json, given: Json) -> Json:
+    """Return the whole new definition of an agent: maps are joined, everything else is replaced."""
     after = {key: before[key] for key in _DEFINITION if before.get(key) is not None}
     for key, value in given.items():
         after[key] = {**(before.get(key) or {}), **value} if key in ("tool_policy", "limits") else value

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from dataclasses import dataclass
 
-from retinue.cli.demo_stage import Process, Stage
+from retinue.cli.demo_stage import Stage
+from retinue.cli.demo_workers import Workers
 from retinue.cli.screen import Screen, duration
 from retinue.cli.stream import LiveEvent
 
@@ -26,26 +26,18 @@ class Crasher:
     """Watches a run's events and kills the worker that has the run: two are there, one takes over, a new one comes."""
 
     def __init__(self, stage: Stage, screen: Screen) -> None:
-        self._stage = stage
         self._screen = screen
-        self._workers: dict[str, Process] = {}
-        self._starting: list[subprocess.Popen[bytes]] = []
+        self._workers = Workers(stage, screen)
         self._holder = ""
-        self._dead: set[str] = set()
         self._waited = False
         self._effect_recorded = False
         self.kills: list[Kill] = []
 
+    workers = 2
+
     def start_workers(self) -> None:
         """Start two workers: one will have the run, the other one stands by."""
-        self._starting = [self._stage.begin("worker") for _ in range(2)]
-        while self._starting:
-            self._welcome()
-
-    def _welcome(self) -> None:
-        """Learn the id of the worker that was started first of those that are not known yet."""
-        worker = self._stage.when_ready(self._starting.pop(0))
-        self._workers[str(worker.said["worker_id"])] = worker
+        self._workers.start(self.workers)
 
     @property
     def missed(self) -> list[str]:
@@ -66,7 +58,7 @@ class Crasher:
             self._waited = True
         elif event.name == "task_progress" and event.payload.get("name") == "files_write":
             self._effect_recorded = True
-            if self._holder not in self._dead:  # else the next one, who takes over in a moment, comes to it
+            if self._holder not in self._workers.dead:  # else the next one, who takes over in a moment, comes to it
                 self._kill(_MOMENTS[2])
 
     def _taken(self, worker_id: str) -> None:
@@ -82,14 +74,5 @@ class Crasher:
         """Kill the worker that has the run, once a moment, and have a new one stand by."""
         if any(kill.moment == moment for kill in self.kills):
             return
-        while self._holder not in self._workers and self._starting:
-            self._welcome()
-        # A worker that was silent for too long comes back under another id; then all are killed, to be sure.
-        victims = [self._holder] if self._holder in self._workers else list(self._workers)
-        for worker_id in victims:
-            worker = self._workers.pop(worker_id)
-            self._stage.kill(worker)
-            self._screen.note(f"  ⚡ kill -9 {worker.pid}: the worker dies {moment}", style="bold red")
-        self._dead.add(self._holder)
+        self._workers.kill(self._holder, moment)
         self.kills.append(Kill(moment, time.monotonic()))
-        self._starting += [self._stage.begin("worker") for _ in victims]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,13 +18,13 @@ def show_events(screen: Screen, told: Told) -> None:
         return
     screen.note()
     screen.note("What the ledger recorded", style="bold")
-    start = _time(told.events[0])
+    start = time_of(told.events[0])
     for event in told.events:
-        after = f"+{_time(event) - start:.2f} s"
-        screen.note(f"  {event['position'] or '':>4}  {after:>9}  {event['type']:<18} {_about(event)}", style="dim")
+        after = f"+{time_of(event) - start:.2f} s"
+        screen.note(f"  {event['position'] or '':>4}  {after:>9}  {event['type']:<18} {about(event)}", style="dim")
 
 
-def _about(event: Json) -> str:
+def about(event: Json) -> str:
     """Say in a few words what is in an event."""
     data = event["data"]
     match event["type"]:
@@ -40,12 +40,22 @@ def _about(event: Json) -> str:
             return f"{data['tool']} under key {compact(data['key'], 24)}"
         case "run.waiting":
             return ", ".join(str(wait["kind"]) for wait in data["on"])
+        case "tool.delegated":
+            return f"{data['tool']} to {data['child']['kind']} …{str(data['child']['id'])[-6:]}"
+        case "plan.drafted":
+            return (
+                f"{len(data['plan']['tasks'])} tasks; asks because {'; '.join(data.get('ask') or []) or 'of nothing'}"
+            )
+        case "plan.decided":
+            return str(data["decision"])
+        case "task.started" | "task.completed" | "task.failed" | "task.skipped":
+            return str(data["task_id"])
         case _:
             return ""
 
 
 @dataclass(frozen=True, slots=True)
-class _Span:
+class Span:
     """Something that took time; start and end are seconds since 1970."""
 
     label: str
@@ -55,37 +65,42 @@ class _Span:
 
 def show_time_line(screen: Screen, told: Told) -> None:
     """Print what took how long, one bar below the other."""
-    if screen.as_json:
-        return
-    spans = sorted(_spans(told), key=lambda span: span.start)
-    start = min(_time(told.events[0]), *(span.start for span in spans))
-    whole = max(_time(told.events[-1]) - start, 0.001)
+    if not screen.as_json:
+        draw_spans(screen, list(spans_of(told)), time_of(told.events[0]), time_of(told.events[-1]))
+
+
+def draw_spans(screen: Screen, spans: Sequence[Span], begin: float, end: float) -> None:
+    """Print bars between two times, in seconds since 1970, in the order of their starts."""
+    start = min(begin, *(span.start for span in spans))
+    whole = max(end - start, 0.001)
     width = max(len(span.label) for span in spans)
     screen.note()
     screen.note("The time line", style="bold")
-    for span in spans:
+    for span in sorted(spans, key=lambda span: span.start):
         left = min(_BAR - 1, int((span.start - start) / whole * _BAR))
         length = max(1, round((span.end - span.start) / whole * _BAR))
         bar = (" " * left + "█" * length)[:_BAR].ljust(_BAR)
         screen.note(f"  {span.label:<{width}}  {bar} {duration(span.end - span.start):>8}", style="cyan")
 
 
-def _spans(told: Told) -> Iterator[_Span]:
+def spans_of(told: Told) -> Iterator[Span]:
+    """Yield what took time in a run: model calls, tool calls, and waiting for a person."""
     arguments = {step.get("call_id"): step.get("arguments") for step in told.steps}
     asked: dict[str, float] = {}
     for event in told.events:
-        data, at = event["data"], _time(event)
+        data, at = event["data"], time_of(event)
         call = str(data.get("call_id"))
         if event["type"] == "model.responded":
-            yield _Span(f"model, step {data['step']}", at - data.get("milliseconds", 0) / 1000, at)
+            yield Span(f"model, step {data['step']}", at - data.get("milliseconds", 0) / 1000, at)
         elif event["type"] == "tool.asked":
             asked[call] = at
         elif event["type"] == "tool.decided" and call in asked:
-            yield _Span("waits for approval (no worker needed)", asked[call], at)
+            yield Span("waits for approval (no worker needed)", asked[call], at)
         elif event["type"] == "tool.completed":
             path = (arguments.get(call) or {}).get("path", "")
-            yield _Span(f"{data['tool']} {compact(path, 30)}".strip(), at - data.get("milliseconds", 0) / 1000, at)
+            yield Span(f"{data['tool']} {compact(path, 30)}".strip(), at - data.get("milliseconds", 0) / 1000, at)
 
 
-def _time(event: Json) -> float:
+def time_of(event: Json) -> float:
+    """Return when an event was recorded, in seconds since 1970."""
     return datetime.fromisoformat(event["recorded_at"]).timestamp()

@@ -83,6 +83,7 @@ class RunFollower:
                     return run
                 continue
             self.position = event.position or self.position
+            self._watch(event)
             if self._take(event, run_id):
                 return self._ended(run_id)
         raise Failure("The stream ended.", ExitCode.UNAVAILABLE)
@@ -95,7 +96,6 @@ class RunFollower:
         """Show an event; return whether it was the run's end."""
         if event.run_id not in (None, run_id):
             return False
-        self._watch(event)
         handle = self._on.get(event.name)
         if handle is not None:
             handle(event.payload)

@@ -208,8 +208,9 @@ class _Columns:
 
 
 def _dollars(node: TaskNode) -> str:
-    known = node.cost not in (None, "", "0") or (node.cost and node.status in TASK_ENDED)
-    return f"${node.cost}" if known else ""
+    """Return what a task cost; nothing where there is nothing to say yet, or nothing that costs."""
+    is_known = node.status in TASK_ENDED and node.run_id is not None
+    return f"${node.cost or 0}" if is_known or node.cost not in (None, "", "0") else ""
 
 
 def _bounded(rows: Sequence[_Row], most: int) -> Iterator[_Row]:

@@ -20,11 +20,14 @@ PlanName = Annotated[str, typer.Argument(metavar="PLAN", help="Id, the end of on
 Watch = Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")]
 _ORIGINS = {"model": "a model", "fallback": "without a model", "cache": "an earlier plan", "api": "you"}
 
+_SHORT = 12
+"""Of an id, how much of its end the list shows: enough to name the plan by."""
+
 COLUMNS: list[Column] = [
-    ("PLAN", "plan_id"),
+    ("PLAN", lambda plan: str(plan["plan_id"])[-_SHORT:]),
     ("STATUS", "status"),
     ("TASKS", lambda plan: _tasks(plan)),
-    ("TITLE", lambda plan: compact(plan.get("title") or "", 50)),
+    ("TITLE", lambda plan: compact(plan.get("title") or "", 60)),
     ("COST", lambda plan: f"${plan['cost']}"),
     ("CREATED", lambda plan: moment(plan.get("created_at"))),
     ("TOOK", lambda plan: took(plan)),

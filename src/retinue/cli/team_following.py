@@ -17,7 +17,8 @@ from retinue.cli.stream import LiveEvent
 class TeamFollower(RunFollower):
     """Follows one run of a session to its end, and whatever works for it on the way.
 
-    What is asked below is asked here, too. Plans move in the terminal while they go on.
+    What is asked below is asked here, too. Plans move in the terminal while they go on. ``watch`` is called with each
+    event of the session.
     """
 
     def __init__(
@@ -60,15 +61,11 @@ class TeamFollower(RunFollower):
         return {"session": self._session_id}
 
     def _take(self, event: LiveEvent, run_id: str) -> bool:
-        if self._below.take(event, run_id):
-            self._watch(event)
-            return False
-        if event.run_id != run_id:
+        if self._below.take(event, run_id) or event.run_id != run_id:
             return False
         if event.name in ("message_delta", "message_created", "run_completed", "run_failed"):
             self._graphs.rest()
         if event.payload.get("phase") == "planning":
-            self._watch(event)
             self._graphs.say(planning_words(event.payload))
             return False
         return super()._take(event, run_id)
