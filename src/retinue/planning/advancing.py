@@ -303,22 +303,26 @@ class Advance:
     async def _begin_runs(self) -> None:
         """Start runs in the order of their agents' ids, since each takes a lock of its agent's lane."""
         ready: list[tuple[Agent, Node]] = []
+        found: dict[UUID | str, Agent | None] = {}
         for task_id in [one for one in self.state.open if one in self._wanted]:
             node = self.state.nodes[task_id]
-            agent = await self._agent(node)
-            if agent is not None:
+            named = node.task.agent_id or node.task.agent or ""
+            if named not in found:
+                found[named] = await self._agent(named)
+            if (agent := found[named]) is not None:
                 ready.append((agent, node))
+                continue
+            await self._failed(node, "agent_gone", f"There is no agent {node.task.agent!r} any more.")
+            self.go_on = True
         ready.sort(key=lambda one: one[0].agent_id)
         share = self._share(len(ready))
         for agent, node in ready:
             await self._begin_run(agent, node, share)
 
-    async def _agent(self, node: Node) -> Agent | None:
+    async def _agent(self, named: UUID | str) -> Agent | None:
         try:
-            return await agents.find(self.scope, node.task.agent_id or node.task.agent or "")
+            return await agents.find(self.scope, named)
         except NotFound:
-            await self._failed(node, "agent_gone", f"There is no agent {node.task.agent!r} any more.")
-            self.go_on = True
             return None
 
     def _share(self, starting: int) -> int | None:
