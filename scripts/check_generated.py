@@ -26,6 +26,7 @@ GENERATED: tuple[Generated, ...] = (
     Generated("docs/permissions.md", "scripts.permissions_page"),
     Generated("docs/configuration.md", "scripts.settings_page"),
     Generated("docs/routes.md", "scripts.routes_page"),
+    Generated("docs/workflow.schema.json", "scripts.workflow_schema"),
     Generated("README.md", "scripts.measured", ("README.md",)),
 )
 
