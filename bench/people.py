@@ -18,6 +18,7 @@ AGENTS: dict[str, dict[str, Any]] = {
     "plain": {"model": "openai:stub-0ms"},
     "tool": {"model": "openai:stub-0ms", "tools": ["clock"]},
     "slow": {"model": "openai:stub-1s"},
+    "steady": {"model": "openai:stub-200ms"},
     "stamped": {"model": "openai:stub-0ms-20x50ms-stamp"},
     "writer": {"model": "openai:stub-0ms", "tools": ["files"], "limits": {**_LIMITS, "approval_seconds": 3600}},
 }

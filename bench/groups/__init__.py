@@ -6,6 +6,7 @@ from bench.groups import (
     crowd,
     feed,
     ledger,
+    plans,
     replay,
     start,
     storage,
@@ -29,6 +30,7 @@ GROUPS: tuple[Group, ...] = (
     wakeup.GROUP,
     start.GROUP,
     approvals.GROUP,
+    plans.GROUP,
 )
 
 __all__ = ["GROUPS"]
