@@ -229,6 +229,16 @@ async def test_a_position_that_stays_would_start_a_second_plan(place: Place, mon
     assert len(await place.plans(stored)) == 2
 
 
+async def test_events_start_no_endless_row_of_runs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triggers, "MOST_A_MINUTE", 3)
+    stored = await place.apply(listening(f"w{uuid4().hex[:8]}"))
+    for at in range(5):
+        await place.account.client.post("/v1/my/agents", json={"name": f"Agent {at}", "instructions": "x"})
+    await place.look()
+    assert len(await place.plans(stored)) == 3
+    assert (await place.trigger(stored)).last_error == "More than 3 runs in a minute."
+
+
 async def hooked(place: Place) -> tuple[views.Stored, UUID, dict[str, str]]:
     """Apply a workflow with a webhook, and sign a message to it."""
     steps, hook = "[{id: a, value: 1}]", "[{id: t, webhook: true}]"

@@ -16,7 +16,7 @@ import msgspec
 from retinue.dispatch import wake
 from retinue.kernel import BadInput, Conflict, Fault, Scope, Unauthenticated
 from retinue.ledger import Encoded, Event, Feed, append
-from retinue.planning import evaluate, events_wanted, find_plan, render, satisfy
+from retinue.planning import evaluate, events_wanted, find_plan, list_plans, render, satisfy
 from retinue.tenancy import find_member, permits
 from retinue.workflows import secrets, views
 from retinue.workflows.commands import CRON, LISTEN, start, stream
@@ -32,6 +32,8 @@ LOOK_AGAIN = timedelta(seconds=1)
 """How soon a tenant's events are looked at again when nothing new was there."""
 
 PAGE = 200
+MOST_A_MINUTE = 60
+"""Runs of one workflow that events may start in a minute: one whose runs cause the event would never end."""
 
 
 # Times
@@ -139,6 +141,11 @@ async def _match(scope: Scope, trigger: StoredTrigger, one: Encoded, shown: dict
                 return
         except BadInput:
             return  # an event of another shape than the expression expects is not the one
+    recent = await list_plans(scope, None, before=None, limit=MOST_A_MINUTE, workflow_id=stored.workflow_id)
+    if len(recent) == MOST_A_MINUTE and recent[-1].created_at > scope.clock.now() - timedelta(minutes=1):
+        fact = _failed(stored, trigger, str(one.position), "too-many", f"More than {MOST_A_MINUTE} runs in a minute.")
+        await append(scope, stream(stored.workflow_id), stored.revision, [fact], owner_id=stored.owner_id)
+        return
     about = {"kind": "event", "id": trigger.id, "event": shown}
     tainted = (f"an event {one.type}",)
     await _set_off(scope, stored, trigger, found.inputs, about, str(one.position), tainted_by=tainted)
@@ -195,19 +202,25 @@ async def _set_off(
     except Fault as fault:
         if not note_failure:
             raise
-        fact = WorkflowTriggerFailed(
-            workflow_id=stored.workflow_id,
-            key=trigger.key,
-            trigger_id=trigger.id,
-            cause=cause,
-            kind=fault.kind,
-            detail=fault.detail,
-            next_at=next_at,
-        )
+        fact = _failed(stored, trigger, cause, fault.kind, fault.detail, next_at)
     finally:
         scope.user_id = before
     await append(scope, stream(stored.workflow_id), stored.revision, [fact], owner_id=stored.owner_id)
     return plan_id
+
+
+def _failed(
+    stored: Stored, trigger: StoredTrigger, cause: str, kind: str, detail: str, next_at: datetime | None = None
+) -> WorkflowTriggerFailed:
+    return WorkflowTriggerFailed(
+        workflow_id=stored.workflow_id,
+        key=trigger.key,
+        trigger_id=trigger.id,
+        cause=cause,
+        kind=kind,
+        detail=detail,
+        next_at=next_at,
+    )
 
 
 async def _check_owner(scope: Scope, owner_id: UUID) -> None:
