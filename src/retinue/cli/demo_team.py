@@ -1,4 +1,4 @@
-"""`retinue demo --team`: a request to nobody by name, a plan, its approval, tasks side by side, an effect, an answer."""
+"""`retinue demo --team`: a request to nobody by name, a plan, its approval, tasks side by side, an effect, an end."""
 
 from __future__ import annotations
 

@@ -72,10 +72,16 @@ def show_events(screen: Screen, told: TeamTold) -> None:
     screen.note("What the ledger recorded: the plan, and the run of each task", style="bold")
     start = time_of(recorded[0][1])
     width = max(len(name) for name, _ in recorded)
+    longest = max(len(str(event["type"])) for _, event in recorded)
     for name, event in recorded:
         after = f"+{time_of(event) - start:.2f} s"
-        line = f"  {event['position'] or '':>4}  {after:>9}  {name:<{width}}  {event['type']:<22} {about(event)}"
-        screen.note(line.rstrip(), style="cyan" if name == "plan" else "dim")
+        line = f"  {event['position'] or '':>4}  {after:>9}  {name:<{width}}  {event['type']:<{longest}} {about(event)}"
+        screen.note(_fitting(screen, line.rstrip()), style="cyan" if name == "plan" else "dim")
+
+
+def _fitting(screen: Screen, line: str) -> str:
+    room = screen.err.width if screen.err.is_terminal else len(line)
+    return line if len(line) <= room else f"{line[: room - 1]}…"
 
 
 def show_time_line(screen: Screen, told: TeamTold, verdict: TeamVerdict) -> None:

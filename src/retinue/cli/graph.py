@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retinue.cli.screen import Json
-from retinue.cli.stream import LiveEvent
+
+if TYPE_CHECKING:
+    from retinue.cli.stream import LiveEvent
 
 ENDED = frozenset({"completed", "failed", "cancelled"})
 TASK_ENDED = frozenset({"completed", "failed", "skipped"})
