@@ -2,6 +2,7 @@
 
 from bench.groups import (
     approvals,
+    board,
     crash,
     crowd,
     feed,
@@ -31,6 +32,7 @@ GROUPS: tuple[Group, ...] = (
     start.GROUP,
     approvals.GROUP,
     plans.GROUP,
+    board.GROUP,
 )
 
 __all__ = ["GROUPS"]

@@ -94,6 +94,9 @@ class Things:
     failed_run_id: str
     approval_id: str
     rule_id: str
+    team_id: str
+    item_id: str
+    link_id: str
     plan_id: str
     waiting_plan_id: str
     failed_plan_id: str
@@ -171,6 +174,15 @@ SAMPLES: dict[str, Sample] = {
     "workflows_graph": Sample(uses=_WORKFLOW),
     "workflows_runs": Sample(uses=_WORKFLOW),
     "workflows_list_callbacks": Sample(),
+    "tenants_list_teams": Sample(),
+    "tenants_read_team": Sample(),
+    "tenants_list_team_members": Sample(),
+    "board_list_items": Sample(query={"team": "{team_id}", "parent": "{item_id}"}),
+    "board_export": Sample(query={"team": "{team_id}"}),
+    "board_show": Sample(),
+    "board_history": Sample(),
+    "board_list_comments": Sample(),
+    "board_read_policy": Sample(),
     "chat_list_sessions": Sample(),
     "chat_show_session": Sample(),
     "chat_list_messages": Sample(),
@@ -193,6 +205,21 @@ SAMPLES: dict[str, Sample] = {
     "agents_resume": Sample(),
     "metering_set_tenant_budget": Sample(body={"limit": "1000.00"}),
     "metering_set_agent_budget": Sample(body={"limit": "1000.00"}),
+    "tenants_create_team": Sample(201, {"name": "another"}),
+    "tenants_rename_team": Sample(body={"name": "renamed"}),
+    "tenants_add_team_member": Sample(204),
+    "tenants_remove_team_member": Sample(204),
+    "board_create": Sample(201, {"title": "another", "parent": "{item_id}"}),
+    "board_change": Sample(body={"title": "renamed"}),
+    "board_change_many": Sample(
+        body={"operations": [{"op": "change", "item_id": "{item_id}", "fields": {"title": "changed"}}]}
+    ),
+    "board_undo": Sample(),
+    "board_redo": Sample(),
+    "board_comment": Sample(201, {"text": "another"}),
+    "board_link": Sample(201, {"kind": "url", "target": "https://example.com/another"}),
+    "board_decide": Sample(404, {"accept": True}),  # no agent has proposed anything
+    "board_change_policy": Sample(body={"agents_close": False}),
     "chat_open_session": Sample(201, {"title": "another"}),
     "chat_send_message": Sample(202, {"content": "hello", "target_agent": "{agent}"}),
     "chat_upload": Sample(201, files=True),
@@ -216,6 +243,10 @@ SAMPLES: dict[str, Sample] = {
     "identity_replace_key": Sample(201, {"overlap_seconds": 60}),
     "tenants_stop": Sample(body={"reason": "a test"}),
     "tenants_resume": Sample(),
+    "board_unlink": Sample(204),
+    "board_delete": Sample(204),
+    "board_restore": Sample(),
+    "tenants_delete_team": Sample(409),  # the item belongs to it
     "approvals_remove_rule": Sample(204),
     "metering_remove_agent_budget": Sample(204),
     "workflows_delete": Sample(204, uses=_WORKFLOW),
@@ -338,6 +369,12 @@ async def _furnish(ada: Person, org: str, member: str, canary: str) -> Things:
     failed = await ada.send(broken, canary)
     assert (await ada.until(failed["run_id"]))["status"] == "failed"
     rules = await ada.call("GET", "/v1/my/approval-rules")
+    team = await ada.call("POST", f"/v1/tenants/{org}/teams", 201, json={"name": canary})
+    wanted = {"title": canary, "description": canary, "labels": [canary], "team": team["team_id"]}
+    item = await ada.call("POST", "/v1/board/items", 201, json=wanted)
+    of_item = f"/v1/board/items/{item['item_id']}"
+    await ada.call("POST", f"{of_item}/comments", 201, json={"text": canary})
+    link = await ada.call("POST", f"{of_item}/links", 201, json={"kind": "url", "target": f"https://{canary}.example"})
     plans = (
         await _plan(ada, canary, agent),
         await _plan(ada, canary, agent, approval=True),
@@ -358,6 +395,9 @@ async def _furnish(ada: Person, org: str, member: str, canary: str) -> Things:
         failed_run_id=failed["run_id"],
         approval_id=approval["approval_id"],
         rule_id=rules["items"][0]["rule_id"],
+        team_id=team["team_id"],
+        item_id=item["item_id"],
+        link_id=link["link_id"],
         plan_id=plans[0],
         waiting_plan_id=plans[1],
         failed_plan_id=plans[2],

@@ -40,7 +40,16 @@ OPENS_A_SESSION = frozenset({"chat_send_message", "chat_upload"})
 NAMES_ANYBODY = frozenset({"tenants_put_member"})
 # Workflows are the tenant's: every member sees them and may run them. Whose runs and callbacks show is another matter.
 OF_THE_TENANT = frozenset(
-    {"workflows_list_all", "workflows_show", "workflows_versions", "workflows_graph", "workflows_run", "workflows_runs"}
+    # Which teams there are and who is in them is known in the tenant; what belongs to a team is not.
+    {"tenants_read_team", "tenants_list_teams", "tenants_list_team_members"}
+    | {
+        "workflows_list_all",
+        "workflows_show",
+        "workflows_versions",
+        "workflows_graph",
+        "workflows_run",
+        "workflows_runs",
+    }
 )
 
 

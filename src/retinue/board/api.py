@@ -147,7 +147,7 @@ async def change_many(scope: Annotated[Scope, scoped("items", "change")], body: 
 @router.get("/items/{item_id}")
 async def show(scope: Annotated[Scope, scoped("items", "read")], item_id: ItemId, response: Response) -> ItemDetails:
     """One item."""
-    return await _shown(scope, await views.find(scope, item_id), response)
+    return await _shown(scope, item_id, response)
 
 
 @router.patch("/items/{item_id}", responses=problems(402, 409, 412))
@@ -162,8 +162,8 @@ async def change(
 
     Giving it to an agent starts a run in your name; taking it away cancels the run.
     """
-    item, merged = await commands.change(scope, item_id, body.given(), if_match)
-    return await _shown(scope, item, response, merged=merged)
+    merged = await commands.change(scope, item_id, body.given(), if_match)
+    return await _shown(scope, item_id, response, merged=merged)
 
 
 @router.delete("/items/{item_id}", status_code=204, responses=problems(412))
@@ -177,7 +177,8 @@ async def restore(
     scope: Annotated[Scope, scoped("items", "delete")], item_id: ItemId, response: Response
 ) -> ItemDetails:
     """Put a deleted item back."""
-    return await _shown(scope, await commands.restore(scope, item_id), response)
+    await commands.restore(scope, item_id)
+    return await _shown(scope, item_id, response)
 
 
 @router.post("/items/{item_id}/undo", responses=_STARTS)
@@ -242,8 +243,8 @@ async def decide(
     scope: Annotated[Scope, scoped("items", "change")], item_id: ItemId, response: Response, body: Decision
 ) -> ItemDetails:
     """Accept what an agent proposes, or do not."""
-    item = await commands.decide_proposal(scope, item_id, body.accept, body.version)
-    return await _shown(scope, item, response)
+    await commands.decide_proposal(scope, item_id, body.accept, body.version)
+    return await _shown(scope, item_id, response)
 
 
 @router.get("/policy")
@@ -270,6 +271,7 @@ def _undone(found: commands.Undone) -> UndoneView:
     )
 
 
-async def _shown(scope: Scope, item: rules.Item, response: Response, *, merged: bool = False) -> ItemDetails:
+async def _shown(scope: Scope, item_id: UUID, response: Response, *, merged: bool = False) -> ItemDetails:
+    item, links = await views.details(scope, item_id)
     set_etag(response, item.version)
-    return details_of(item, await views.links(scope, item.item_id), merged=merged)
+    return details_of(item, links, merged=merged)

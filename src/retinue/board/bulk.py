@@ -46,6 +46,8 @@ async def bulk(scope: Scope, operations: Sequence[Operation], *, all_or_nothing:
     """
     wanted = sorted({one.item_id for one in operations if one.item_id is not None})
     batch = _Batch(scope, await views.many_locked(scope, wanted))
+    rows = views.rows_of(scope)
+    rows.collecting = True
     results: list[Result] = []
     for number, operation in enumerate(operations):
         try:
@@ -57,6 +59,8 @@ async def bulk(scope: Scope, operations: Sequence[Operation], *, all_or_nothing:
                 fault.detail = f"Operation {number}: {fault.detail} Nothing was changed."
                 raise
             results.append(Result(operation.item_id, fault=fault))
+    await rows.flush(scope)
+    rows.collecting = False
     return results
 
 

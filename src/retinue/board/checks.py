@@ -84,6 +84,7 @@ class Checks:
         await scope.queries.execute(
             "SELECT pg_advisory_xact_lock(hashtextextended('board.parents:' || $1::text, 0))", str(scope.tenant_id)
         )
+        await views.rows_of(scope).flush(scope)
         try:
             await views.find(scope, parent)
         except NotFound:

@@ -41,15 +41,14 @@ def by(scope: Scope) -> UUID | None:
 # Create and change
 
 
-async def create(scope: Scope, wanted: Mapping[str, Any]) -> Item:
-    """Put an item on the board; one for an agent starts a run.
+async def create(scope: Scope, wanted: Mapping[str, Any]) -> UUID:
+    """Put an item on the board and return its id; one for an agent starts a run.
 
     Raises:
         BadInput: a field cannot be as wanted.
         Conflict, TooManyRequests, BudgetExhausted: the agent it is for cannot begin.
     """
-    item_id = await create_one(scope, Checks(scope), wanted, later=False)
-    return await views.find(scope, item_id)
+    return await create_one(scope, Checks(scope), wanted, later=False)
 
 
 async def create_one(scope: Scope, checks: Checks, wanted: Mapping[str, Any], *, later: bool) -> UUID:
@@ -78,8 +77,8 @@ def _with_state(wanted: dict[str, Any], current: Mapping[str, Any] | None) -> di
     return {**wanted, "state": "in_progress"}
 
 
-async def change(scope: Scope, item_id: UUID, wanted: Mapping[str, Any], base: int | None) -> tuple[Item, bool]:
-    """Change fields of an item; return it, and whether the change was merged with others'.
+async def change(scope: Scope, item_id: UUID, wanted: Mapping[str, Any], base: int | None) -> bool:
+    """Change fields of an item; return whether the change was merged with others'.
 
     Args:
         base: the version the change was made at; None: whatever there is now.
@@ -91,7 +90,7 @@ async def change(scope: Scope, item_id: UUID, wanted: Mapping[str, Any], base: i
     """
     item = await views.locked(scope, item_id)
     _, merged = await change_one(scope, Checks(scope), item, wanted, base, later=False)
-    return await views.find(scope, item_id), merged
+    return merged
 
 
 async def change_one(
@@ -215,7 +214,7 @@ async def _remove(
     return replace(item, version=version, deleted_at=scope.clock.now())
 
 
-async def restore(scope: Scope, item_id: UUID) -> Item:
+async def restore(scope: Scope, item_id: UUID) -> None:
     """Put a deleted item back. One that is there stays as it is.
 
     Raises:
@@ -228,7 +227,6 @@ async def restore(scope: Scope, item_id: UUID) -> Item:
         raise Forbidden("A member restores items of their own; a manager restores any.")
     if item.deleted_at is not None:
         await _put_back(scope, item)
-    return await views.find(scope, item_id)
 
 
 async def _put_back(scope: Scope, item: Item, *, undoes: int | None = None, redoes: int | None = None) -> None:
@@ -357,7 +355,7 @@ async def unlink(scope: Scope, item_id: UUID, link_id: UUID) -> None:
 # Proposals and policy
 
 
-async def decide_proposal(scope: Scope, item_id: UUID, accept: bool, version: int | None) -> Item:
+async def decide_proposal(scope: Scope, item_id: UUID, accept: bool, version: int | None) -> None:
     """Accept what an agent proposes, which is then the scope's user's own change, or do not.
 
     Args:
@@ -380,7 +378,6 @@ async def decide_proposal(scope: Scope, item_id: UUID, accept: bool, version: in
         diff = rules.changes(item.fields, rules.normalised(proposal.changes))
         if diff:
             await write(scope, Checks(scope), item, diff)
-    return await views.find(scope, item_id)
 
 
 async def change_policy(scope: Scope, wanted: BoardPolicy, base: int | None) -> int:

@@ -42,6 +42,37 @@ _FIELD_COLUMNS = {"team": "team_id", "parent": "parent_id"}
 # Projection
 
 
+class Rows:
+    """The writes of one transaction to the table ``items``; a bulk collects them and sends many in one go."""
+
+    def __init__(self) -> None:
+        self.collecting = False
+        self._waiting: dict[str, list[tuple[Any, ...]]] = {}
+        self._items: set[UUID] = set()
+
+    async def write(self, scope: Scope, item_id: UUID, query: str, *arguments: Any) -> None:
+        """Write now, or keep it for :meth:`flush`. What is written of one item keeps its order."""
+        if not self.collecting:
+            await scope.queries.execute(query, *arguments)
+            return
+        if item_id in self._items:
+            await self.flush(scope)
+        self._items.add(item_id)
+        self._waiting.setdefault(query, []).append(arguments)
+
+    async def flush(self, scope: Scope) -> None:
+        """Write what was kept; whoever reads the table afterwards sees it."""
+        waiting, self._waiting = self._waiting, {}
+        self._items.clear()
+        for query, rows in waiting.items():
+            await scope.queries.executemany(query, rows)
+
+
+def rows_of(scope: Scope) -> Rows:
+    """Return the transaction's writes."""
+    return scope.uow.attach(Rows, Rows)
+
+
 async def project_items(scope: Scope, batch: Sequence[Recorded[Any]]) -> None:
     """Bring an item's row up to date with what one append brings."""
     first = batch[0]
@@ -60,7 +91,9 @@ async def project_items(scope: Scope, batch: Sequence[Recorded[Any]]) -> None:
     if batch:
         columns |= {"version": batch[-1].version, "changed_at": batch[-1].recorded_at}
         places = ", ".join(f"{name} = ${n}" for n, name in enumerate(columns, 3))
-        await scope.queries.execute(
+        await rows_of(scope).write(
+            scope,
+            batch[0].event.item_id,
             f"UPDATE items SET comments = comments + $2, {places} WHERE item_id = $1",
             batch[0].event.item_id,
             spoken,
@@ -103,7 +136,9 @@ def _stored(name: str, value: Any) -> Any:
 
 async def _insert(scope: Scope, recorded: Recorded[ItemEvent], fact: ItemCreated) -> None:
     values = {name: _stored(name, value) for name, value in fact.fields.items()}
-    await scope.queries.execute(
+    await rows_of(scope).write(
+        scope,
+        fact.item_id,
         "INSERT INTO items (tenant_id, item_id, version, title, description, state, priority, labels, due, team_id, "
         "assignee, parent_id, assigned_by, run_due, created_by, creator_id, created_at, changed_at) "
         "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $17)",
@@ -217,6 +252,25 @@ async def find(scope: Scope, item_id: UUID) -> Item:
     if found is None or found.deleted_at is not None:
         raise NotFound("item")
     return found
+
+
+async def details(scope: Scope, item_id: UUID) -> tuple[Item, list[Link]]:
+    """Return an item the scope's user may see, and its links, the oldest first.
+
+    Raises:
+        NotFound: there is none, it is deleted, or another team's.
+    """
+    row = await scope.queries.fetchrow(
+        f"SELECT {_COLUMNS}, (SELECT json_agg(json_build_array(l.link_id, l.kind, l.target, l.title) ORDER BY l.link_id)"
+        "::text FROM item_links l WHERE l.item_id = items.item_id) AS links "
+        f"FROM items WHERE item_id = $1 AND deleted_at IS NULL AND {_visible(scope, '$2')}",
+        item_id,
+        scope.user_id,
+    )
+    if row is None:
+        raise NotFound("item")
+    found = msgspec.json.decode(row["links"] or "[]", type=list[tuple[UUID, str, str, str]])
+    return _item(row), [Link(*one) for one in found]
 
 
 async def locked(scope: Scope, item_id: UUID, *, deleted: bool = False) -> Item:
