@@ -218,7 +218,7 @@ class Dispatcher:
         """Have a subject worked on as soon as the scope has committed: here if there is room, else through the queue.
 
         It is as lasting as a wake-up: should this process die, whoever takes over queues one. The work must let go of
-        the subject in its first transaction, before it looks at anything.
+        the subject in the transaction that looks at it. Whoever comes in between finds it held, and queues a wake-up.
         """
         work = self._work.get(kind)
         if work is None or self.capacity_left <= 0 or not await self.hold(scope, kind, subject_id):
