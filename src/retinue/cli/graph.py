@@ -56,6 +56,11 @@ class TaskNode:
     asks: str = ""
 
     @property
+    def succeeded(self) -> bool:
+        """Whether it is done, or was not needed."""
+        return self.status == "completed" or (self.status == "skipped" and self.reason == "condition")
+
+    @property
     def who(self) -> str:
         """Whoever does it: an agent, or what kind of task it is."""
         return self.agent or self.kind
@@ -83,11 +88,6 @@ class Graph:
     def ended(self) -> bool:
         """Whether nothing more happens to it by itself."""
         return self.status in ENDED
-
-    @property
-    def done(self) -> int:
-        """How many tasks need nothing more."""
-        return sum(node.status in TASK_ENDED for node in self.nodes.values())
 
     def take(self, event: LiveEvent) -> None:
         """Let an event of this plan have happened."""

@@ -91,8 +91,8 @@ class GraphView:
     def _head(self, width: int) -> Text:
         graph = self.graph
         symbol, style = _SYMBOLS.get(graph.status, ("·", ""))
-        count = len([node for node in graph.nodes.values() if node.parent is None])
-        done = sum(node.status in TASK_ENDED for node in graph.nodes.values() if node.parent is None)
+        top = [node for node in graph.nodes.values() if node.parent is None]
+        count, done = len(top), sum(node.succeeded for node in top)
         facts = ["waits for approval" if graph.status == "waiting" else graph.status, f"{done} of {count} tasks"]
         if graph.started_at:
             facts.append(duration(seconds_between(graph.started_at, graph.ended_at)))

@@ -160,7 +160,7 @@ def follow_plan(cli: Remote, plan_id: str) -> None:
     """Follow a plan to its end in the terminal.
 
     Raises:
-        Failure: exit code 6 when the plan did not succeed.
+        Failure: exit code 6 when the plan did not succeed, or something that it wanted is missing.
     """
     from retinue.cli.plan_following import PlanFollower
 
@@ -171,6 +171,9 @@ def follow_plan(cli: Remote, plan_id: str) -> None:
         error = _error(item)
         cause = f": {error}" if error != "-" else "."
         raise Failure(f"The plan {item['plan_id']} is {item['status']}{cause}", ExitCode.RUN_FAILED)
+    if item.get("missing"):
+        missing = ", ".join(item["missing"])
+        raise Failure(f"The plan {item['plan_id']} is done, but for: {missing}", ExitCode.RUN_FAILED)
 
 
 def draw(screen: Screen, plan: Json) -> None:
