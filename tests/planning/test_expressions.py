@@ -165,7 +165,7 @@ def test_the_bound_is_what_stops_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "MOST_WORK", 10**15)
     began = time.process_time()
     evaluate("inputs.n.all(a, (inputs.s + inputs.s).size() > 1)", _BIG)
-    assert time.process_time() - began > 1.0
+    assert time.process_time() - began > 0.4
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ class Watched(Carried):
         raise AssertionError(f"the plan does not end: {self.statuses()}")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(plans(), st.integers(0, 2**32), st.sampled_from([0.0, 0.2, 0.6]))
 def test_any_graph_ends_in_an_order_that_respects_what_depends_on_what(plan: Plan, seed: int, failing: float) -> None:
     assert check_plan(plan, agents={"a"}, most=10_000) == []
@@ -125,7 +125,7 @@ def test_any_graph_ends_in_an_order_that_respects_what_depends_on_what(plan: Pla
     assert fold(carried.recorded) == state
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(plans(), st.integers(0, 2**32))
 def test_what_failed_can_be_tried_again_and_what_is_done_stays_done(plan: Plan, seed: int) -> None:
     carried = Watched(plan, random.Random(seed), 0.4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,8 +14,10 @@ from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.finding import Finder
 from retinue.cli.remote import Limit, Remote, remote
 from retinue.cli.screen import Column, Json, compact, moment
-from retinue.cli.stream import LiveEvent, live_events
 from retinue.cli.teams import tenant_of
+
+if TYPE_CHECKING:
+    from retinue.cli.stream import LiveEvent
 
 board = typer.Typer(name="board", help="Work items of people and agents.", no_args_is_help=True)
 
@@ -272,6 +274,8 @@ def export(
 @remote
 def watch(cli: Remote) -> None:
     """Show what happens on the board, as it happens. With --json, one document a line. Ends with Ctrl-C."""
+    from retinue.cli.stream import live_events
+
     for event in live_events(cli.client, types=",".join(_WATCHED)):
         if event is None:
             continue
