@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from retinue.board.events import ITEM_EVENTS
+from retinue.board.room import ROOM as BOARD
+from retinue.ledger import Encoded, Meta, type_of
 from retinue.tenancy import AGENT, permits
+from retinue.web import ALL, Catalogue
+from retinue.web.catalogue import Filter
 from tests.board.support import Office, office_on, user_id
 from tests.support.databases import Cluster
 from tests.support.running import Person, RunningServer, running_server
@@ -183,6 +192,26 @@ async def test_who_leaves_a_team_hears_no_more_of_it(office: Office) -> None:
         await ear.until_created(last)
         ear.stop()
     assert [payload["fields"]["title"] for payload in ear.datas] == ["the last"]
+
+
+def test_without_its_audience_an_event_would_show_to_everybody() -> None:
+    """The planted bug: a board whose events name no audience. The audience alone keeps them apart."""
+    data = {"item_id": str(uuid4()), "team": str(uuid4()), "fields": {"title": "secret"}}
+    event = Encoded(1, 1, 1, datetime.now(UTC), "item:x", "item.created", json.dumps(data), Meta(actor="system"))
+    moe = Filter(uuid4(), frozenset({"items"}), frozenset({f"team:{uuid4()}"}))
+    mia = Filter(uuid4(), frozenset({"items"}), frozenset({f"team:{data['team']}"}))
+    max_ = Filter(uuid4(), frozenset({"items"}), frozenset({ALL}))
+    nobody = Filter(uuid4(), frozenset(), frozenset({ALL}))
+    whole = Catalogue([BOARD])
+    assert [whole.shows(one, event) is not None for one in (mia, max_, moe, nobody)] == [True, True, False, False]
+    streamed = {name: replace(one, audience=None) for name, one in BOARD.streamed.items()}
+    broken = Catalogue([replace(BOARD, streamed=streamed)])
+    assert broken.shows(moe, event) is not None
+
+
+def test_every_event_of_an_item_names_its_audience() -> None:
+    for kind in ITEM_EVENTS:
+        assert BOARD.streamed[type_of(kind)[0]].audience is not None
 
 
 # Permissions, cell by cell

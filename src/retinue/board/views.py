@@ -261,8 +261,9 @@ async def details(scope: Scope, item_id: UUID) -> tuple[Item, list[Link]]:
         NotFound: there is none, it is deleted, or another team's.
     """
     row = await scope.queries.fetchrow(
-        f"SELECT {_COLUMNS}, (SELECT json_agg(json_build_array(l.link_id, l.kind, l.target, l.title) ORDER BY l.link_id)"
-        "::text FROM item_links l WHERE l.item_id = items.item_id) AS links "
+        f"SELECT {_COLUMNS}, ("
+        "SELECT json_agg(json_build_array(l.link_id, l.kind, l.target, l.title) ORDER BY l.link_id)::text "
+        "FROM item_links l WHERE l.item_id = items.item_id) AS links "
         f"FROM items WHERE item_id = $1 AND deleted_at IS NULL AND {_visible(scope, '$2')}",
         item_id,
         scope.user_id,
