@@ -248,6 +248,18 @@ async def test_events_start_a_run_once_each(server: RunningServer) -> None:
     assert sorted([(await graph(ada, one))["output"] for one in plans]) == names
 
 
+async def test_a_wait_for_an_event_alone_is_heard_also_when_it_begins_late(server: RunningServer) -> None:
+    """Nobody looks at a tenant's events until a task begins to wait for one."""
+    ada = await server.person()
+    sleeper = await ada.agent("Sleeper")
+    steps = "[{id: a, wait: {duration: 3s}}, {id: b, wait: {event: {type: agent.paused}}}]"
+    await apply(ada, f"spec_version: 1\nname: waits\nsteps: {steps}\noutput: '${{ steps.b.output.type }}'\n")
+    plan = await start(ada, "waits")
+    await until(ada, plan, lambda one: states(one)["b"] == "running")
+    await ada.call("POST", f"/v1/my/agents/{sleeper['agent_id']}/pause")
+    assert (await until(ada, plan))["output"] == "agent.paused"
+
+
 async def test_a_callback_tells_of_the_end(server: RunningServer) -> None:
     ada = await server.person()
     await apply(ada, "spec_version: 1\nname: told\nsteps: [{id: a, value: 5}]\noutput: ${ steps.a.output }\n")

@@ -43,6 +43,8 @@ class Place:
         async with self.scope() as scope:
             source = read_text(text.encode())
             assert source.workflow is not None, source.mistakes
+            if commands.listens(source):
+                await commands.listen(scope)
             present = await views.by_name(scope, source.workflow.name, lock=True)
             return (await commands.apply(scope, source, present)).stored
 
@@ -60,7 +62,7 @@ class Place:
 
     async def look(self) -> int:
         async with self.scope(system=True) as scope:
-            return await triggers.on_events(scope)
+            return await triggers.on_events(scope, 2**62)
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +207,7 @@ async def test_an_event_that_is_looked_at_twice_starts_one_plan(place: Place) ->
 
     async def killed_before_the_commit() -> None:
         async with place.scope(system=True) as scope:
-            assert await triggers.on_events(scope) > 0
+            assert await triggers.on_events(scope, 2**62) > 0
             raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError):

@@ -12,6 +12,7 @@ from retinue.planning.commands import (
     start_plan,
     wake_waiting,
 )
+from retinue.planning.events import TaskStarted
 from retinue.planning.expressions import compile_expression, evaluate, expressions_in, render
 from retinue.planning.graph import Call, Each, Origin, Plan, Question, Retry, Task, Waiting
 from retinue.planning.lead import find_orchestrator
@@ -33,6 +34,7 @@ __all__ = [
     "Question",
     "Retry",
     "Task",
+    "TaskStarted",
     "TaskStatus",
     "Waiting",
     "WantedEvent",

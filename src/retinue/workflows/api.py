@@ -56,21 +56,25 @@ callbacks_router = Router(prefix="/v1/callbacks", tags=["workflows"])
 
 Name = Annotated[str, Path(pattern=NAME, description="the workflow's name")]
 
-_YAML_TYPES = frozenset({"text/yaml", "application/yaml", "application/x-yaml", "text/x-yaml", "application/json"})
+_YAML_TYPES = frozenset({"text/yaml", "application/yaml", "application/x-yaml", "text/x-yaml"})
 _DOCUMENT: dict[str, Any] = {
     "schema": {"type": "object", "title": "Workflow", "description": "GET /v1/workflows/schema"}
 }
-_BODY = {"requestBody": {"required": True, "content": {"text/yaml": _DOCUMENT, "application/json": _DOCUMENT}}}
+_BODY = {"requestBody": {"required": True, "content": {"text/yaml": _DOCUMENT}}}
 
 
 async def _document(request: Request, exchange: Annotated[Exchange, Depends(exchange_here)]) -> Source:
     """Read the body before the scope opens: a slow caller must not hold a transaction."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in _YAML_TYPES:
-        raise UnsupportedMediaType("Send text/yaml or application/json.")
+        raise UnsupportedMediaType("Send text/yaml.")
     raw = await _raw(request)
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        raise BadInput(f"The YAML is not UTF-8 (byte {error.start}).", field="body") from None
     exchange.body = raw  # so that an idempotency key stands for this body and no other
-    return read_text(raw)  # JSON is YAML, too
+    return read_text(raw)
 
 
 async def _raw(request: Request) -> bytes:
@@ -122,6 +126,8 @@ async def put(
     """Make a workflow, or give it its next version. Every mistake is named with its path and line."""
     if source.workflow is not None and source.workflow.name != name:
         raise refusal([source.mistake(("name",), f"The name is {source.workflow.name!r}, and the path says {name!r}.")])
+    if commands.listens(source):
+        await commands.listen(scope)
     await views.claim_name(scope, name)
     present_one = await views.by_name(scope, name, lock=True)
     if if_match is not None:

@@ -11,8 +11,8 @@ import msgspec
 
 from retinue.dispatch import wake
 from retinue.kernel import BadInput, Conflict, NotFound, Scope, new_id
-from retinue.ledger import append
-from retinue.planning import Origin, Plan, checked_plan, start_plan
+from retinue.ledger import Projection, Recorded, append
+from retinue.planning import Origin, Plan, TaskStarted, checked_plan, start_plan
 from retinue.vault import open_secret, remove_secret
 from retinue.workflows import secrets, views
 from retinue.workflows.compiling import Compiled, Known, compile_workflow, input_check, mistakes_in, with_defaults
@@ -186,12 +186,21 @@ async def _wake(scope: Scope, triggers: Sequence[TriggerFact], kept: set[UUID]) 
     for one in triggers:
         if one.next_at is not None and one.key not in kept:
             await wake(scope, CRON, one.key, at=one.next_at)
-    if any(one.kind == "event" for one in triggers):
+
+
+def listens(source: Source) -> bool:
+    """Whether a workflow is set off by events."""
+    return source.workflow is not None and any(isinstance(one, EventTrigger) for one in source.workflow.triggers)
+
+
+async def on_task_started(scope: Scope, recorded: Recorded[TaskStarted]) -> None:
+    """Look at the tenant's events when a task begins to wait for one."""
+    if recorded.event.event is not None:
         await listen(scope)
 
 
 async def listen(scope: Scope) -> None:
-    """See to it that somebody looks at the tenant's events from now on."""
+    """See to it that somebody looks at the tenant's events from now on. It locks the listener: before workflows."""
     found = await views.listener(scope)
     if found is not None and found[1]:
         return
@@ -251,10 +260,7 @@ async def start(
             field="callback",
         )
     plan = await _plan(scope, stored, complete, set_off_by, trigger, tainted_by)
-    plan_id = await start_plan(scope, plan, session_id=session_id, callback=callback)
-    if _waits_for_events(plan):
-        await listen(scope)
-    return plan_id
+    return await start_plan(scope, plan, session_id=session_id, callback=callback)
 
 
 async def _plan(
@@ -274,11 +280,4 @@ async def _plan(
     return await checked_plan(scope, plan, most=MOST_STEPS)
 
 
-def _waits_for_events(plan: Plan) -> bool:
-    left = list(plan.tasks)
-    while left:
-        task = left.pop()
-        if task.wait is not None and task.wait.event is not None:
-            return True
-        left += task.each.body if task.each is not None else ()
-    return False
+projection = Projection({TaskStarted: on_task_started})

@@ -7,7 +7,7 @@ from retinue.planning import end_hooks
 from retinue.web import Streamed
 from retinue.workflows import callbacks, views, work
 from retinue.workflows.api import callbacks_router, hooks, router
-from retinue.workflows.commands import CRON, LISTEN
+from retinue.workflows.commands import CRON, LISTEN, projection
 from retinue.workflows.events import EVENTS
 
 
@@ -20,7 +20,7 @@ async def start(_services: Services) -> None:
 ROOM = Room(
     name="workflows",
     events=EVENTS,
-    projections=(views.projection,),
+    projections=(views.projection, projection),
     routers=(router, hooks, callbacks_router),
     work={CRON: work.on_cron, LISTEN: work.on_listen, callbacks.DELIVER: work.on_callback},
     start=start,

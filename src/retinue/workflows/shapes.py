@@ -40,7 +40,7 @@ class WorkflowView(WorkflowRow):
     """A workflow."""
 
     definition: dict[str, Any] = Field(description="the document")
-    yaml: str = Field(description="the text it came from; empty when it came as JSON")
+    yaml: str = Field(description="the text it came from")
     triggers: list[TriggerView]
     secrets: dict[str, str] = Field(
         default={}, description="of webhooks that are new, by the trigger's id: they are shown this once"

@@ -16,7 +16,7 @@ import msgspec
 from retinue.dispatch import wake
 from retinue.kernel import BadInput, Conflict, Fault, Scope, Unauthenticated
 from retinue.ledger import Encoded, Event, Feed, append
-from retinue.planning import evaluate, events_wanted, find_plan, list_plans, render, satisfy
+from retinue.planning import WantedEvent, evaluate, events_wanted, find_plan, list_plans, render
 from retinue.tenancy import find_member, permits
 from retinue.workflows import secrets, views
 from retinue.workflows.commands import CRON, LISTEN, start, stream
@@ -98,40 +98,50 @@ async def on_message(scope: Scope, key: UUID, headers: Mapping[str, str], body: 
 # Events
 
 
-async def on_events(scope: Scope) -> int:
-    """Look at the tenant's new events; return how many there were. Queues the next look while somebody listens."""
+async def waiting_for(scope: Scope) -> tuple[int, list[tuple[WantedEvent, dict[str, Any]]]]:
+    """Return up to which position there are new events, and the waiting tasks that one of them may be for.
+
+    Each is to be given its event (``planning.satisfy``) in a transaction of its own, before the position moves: that
+    takes the plan's lock, and a plan that begins to wait takes the listener's.
+    """
+    position = await views.position(scope)
+    if position is None:
+        return 0, []
+    wanted = await events_wanted(scope)
+    batch = await scope.service(Feed).read(scope.tenant_id, position, PAGE)
+    found: list[tuple[WantedEvent, dict[str, Any]]] = []
+    for one in batch:
+        for waiting in (each for each in wanted if each.event == one.type and each.since <= one.recorded_at):
+            owner_id = (await find_plan(scope, waiting.plan_id)).owner_id
+            if one.meta.owner in (None, owner_id):
+                found.append((waiting, _shown(one)))
+    return (batch[-1].position if batch else position), found
+
+
+async def on_events(scope: Scope, upto: int) -> int:
+    """Let the tenant's new events, up to a position, set off workflows; return how many events there were.
+
+    Queues the next look while somebody listens.
+    """
     found = await views.listener(scope)
     if found is None:
         return 0
     position = found[0]
     triggers = await views.event_triggers(scope)
-    wanted = await events_wanted(scope)
-    if not triggers and not wanted:
+    if not triggers and not await events_wanted(scope):
         await views.set_listener(scope, position, False)
         return 0
-    batch = await scope.service(Feed).read(scope.tenant_id, position, PAGE)
+    batch = [one for one in await scope.service(Feed).read(scope.tenant_id, position, PAGE) if one.position <= upto]
     for one in batch:
-        await _on_event(scope, one, triggers)
+        for trigger in (each for each in triggers if each.event == one.type):
+            await _match(scope, trigger, one, _shown(one))
     await views.set_listener(scope, batch[-1].position if batch else position, True)
     await wake(scope, LISTEN, scope.tenant_id, at=None if batch else scope.clock.now() + LOOK_AGAIN)
     return len(batch)
 
 
-async def _on_event(scope: Scope, one: Encoded, triggers: Any) -> None:
-    shown: dict[str, Any] | None = None
-    for trigger in triggers:
-        if trigger.event == one.type:
-            shown = shown or _shown(one)
-            await _match(scope, trigger, one, shown)
-    for waiting in await events_wanted(scope, one.type):
-        plan = await find_plan(scope, waiting.plan_id)
-        if waiting.since <= one.recorded_at and one.meta.owner in (None, plan.owner_id):
-            shown = shown or _shown(one)
-            await satisfy(scope, waiting, shown)
-
-
 async def _match(scope: Scope, trigger: StoredTrigger, one: Encoded, shown: dict[str, Any]) -> None:
-    stored = await views.by_id(scope, trigger.workflow_id, lock=True)
+    stored = await views.by_id(scope, trigger.workflow_id)
     found = _definition(stored, trigger)
     if stored is None or not isinstance(found, EventTrigger) or one.meta.owner not in (None, stored.owner_id):
         return

@@ -33,7 +33,7 @@ class Stored:
         number: of its version; also the ETag.
         revision: the version of its stream.
         content: the document.
-        text: the YAML it came from; empty for JSON.
+        text: the YAML it came from.
     """
 
     workflow_id: UUID
@@ -332,6 +332,12 @@ async def listener(scope: Scope) -> tuple[int, bool] | None:
     """Return how far the tenant's events were looked at and whether somebody goes on; the row is locked."""
     row = await scope.queries.fetchrow("SELECT position, listening FROM workflow_listeners FOR UPDATE")
     return (row[0], row[1]) if row is not None else None
+
+
+async def position(scope: Scope) -> int | None:
+    """Return how far the tenant's events were looked at; None: nobody does."""
+    found: int | None = await scope.queries.fetchval("SELECT position FROM workflow_listeners")
+    return found
 
 
 async def set_listener(scope: Scope, position: int, listening: bool) -> None:

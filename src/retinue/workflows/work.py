@@ -6,6 +6,7 @@ from uuid import UUID
 
 from retinue.database import open_scope
 from retinue.kernel import Services
+from retinue.planning import satisfy
 from retinue.workflows import callbacks, triggers
 from retinue.workflows.commands import CRON, LISTEN
 
@@ -18,8 +19,14 @@ async def on_cron(services: Services, tenant_id: UUID, key: UUID) -> None:
 
 async def on_listen(services: Services, tenant_id: UUID, _subject: UUID) -> None:
     """Handle the wake-up ``workflow.listen``."""
-    async with open_scope(services, tenant_id, cause=f"wake-up:{LISTEN}") as scope:
-        await triggers.on_events(scope)
+    cause = f"wake-up:{LISTEN}"
+    async with open_scope(services, tenant_id, cause=cause) as scope:
+        upto, waiting = await triggers.waiting_for(scope)
+    for wanted, event in waiting:
+        async with open_scope(services, tenant_id, cause=cause) as scope:
+            await satisfy(scope, wanted, event)
+    async with open_scope(services, tenant_id, cause=cause) as scope:
+        await triggers.on_events(scope, upto)
 
 
 async def on_callback(services: Services, tenant_id: UUID, callback_id: UUID) -> None:
