@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
-import msgspec
 from fastapi import Query, Response
-from pydantic import BaseModel
 
 from retinue.kernel import Conflict, NotFound, Scope, parse_id
-from retinue.ledger import read_stream
 from retinue.planning import commands
 from retinue.planning.assigning import checked_plan
 from retinue.planning.policy import change_policy, policy
@@ -22,21 +18,10 @@ from retinue.planning.state import PlanStatus
 from retinue.planning.suggestions import suggestions
 from retinue.planning.views import PlanRow, find_plan, list_plans
 from retinue.runs import Conversation
-from retinue.web import IfMatch, Page, Router, WantedPage, check_match, problems, scoped, set_etag
+from retinue.web import EventView, IfMatch, Page, Router, WantedPage, check_match, history, problems, scoped, set_etag
 
 router = Router(prefix="/v1/my/plans", tags=["plans"], responses=problems(404))
 policy_router = Router(prefix="/v1/my/planning", tags=["plans"])
-
-
-class PlanEvent(BaseModel):
-    """One event of a plan's stream."""
-
-    position: int | None
-    version: int
-    type: str
-    data: dict[str, Any]
-    recorded_at: datetime
-    actor: str
 
 
 async def _own(scope: Scope, plan_id: str) -> PlanRow:
@@ -79,24 +64,10 @@ async def show(
 
 
 @router.get("/{plan_id}/events")
-async def events(scope: Annotated[Scope, scoped("plans", "read")], plan_id: str, page: WantedPage) -> Page[PlanEvent]:
+async def events(scope: Annotated[Scope, scoped("plans", "read")], plan_id: str, page: WantedPage) -> Page[EventView]:
     """List everything that happened in a plan, oldest first."""
     plan = await _own(scope, plan_id)
-    after = page.after(int)
-    first = after[0] if after else 0
-    recorded = await read_stream(scope, commands.stream_of(plan.plan_id), after=first, upto=first + page.limit + 1)
-    return page.page(
-        recorded,
-        lambda one: PlanEvent(
-            position=one.position,
-            version=one.version,
-            type=one.type,
-            data=msgspec.to_builtins(one.event),
-            recorded_at=one.recorded_at,
-            actor=one.meta.actor,
-        ),
-        lambda one: (one.version,),
-    )
+    return await history(scope, commands.stream_of(plan.plan_id), page)
 
 
 @router.post("", status_code=202)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
-import msgspec
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,7 +14,7 @@ from retinue.runs import commands
 from retinue.runs.presenting import RunView, StepView, present, present_state, present_steps
 from retinue.runs.rules import Status, fold
 from retinue.runs.views import RunRow, find_run, list_runs
-from retinue.web import Page, Router, WantedPage, problems, scoped
+from retinue.web import EventView, Page, Router, WantedPage, history, problems, scoped
 
 router = Router(prefix="/v1/my", tags=["runs"], responses=problems(404))
 
@@ -35,17 +33,6 @@ class Reconciliation(BaseModel):
     call_id: str = Field(max_length=200)
     outcome: Literal["happened", "again", "give_up"]
     result: str | None = Field(default=None, max_length=100_000, description="what the agent is told")
-
-
-class EventView(BaseModel):
-    """One event of a run's stream."""
-
-    position: int | None
-    version: int
-    type: str
-    data: dict[str, Any]
-    recorded_at: datetime
-    actor: str
 
 
 class Steps(BaseModel):
@@ -105,21 +92,7 @@ async def show(
 async def events(scope: Annotated[Scope, scoped("runs", "read")], run_id: str, page: WantedPage) -> Page[EventView]:
     """List everything that happened in a run, oldest first."""
     run = await _own(scope, run_id)
-    after = page.after(int)
-    first = after[0] if after else 0
-    recorded = await read_stream(scope, commands.stream_of(run.run_id), after=first, upto=first + page.limit + 1)
-    return page.page(
-        recorded,
-        lambda one: EventView(
-            position=one.position,
-            version=one.version,
-            type=one.type,
-            data=msgspec.to_builtins(one.event),
-            recorded_at=one.recorded_at,
-            actor=one.meta.actor,
-        ),
-        lambda one: (one.version,),
-    )
+    return await history(scope, commands.stream_of(run.run_id), page)
 
 
 @router.get("/runs/{run_id}/steps")

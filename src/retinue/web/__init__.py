@@ -21,6 +21,7 @@ from retinue.web.etags import IfMatch, check_match, etag, set_etag
 from retinue.web.exchange import Exchange
 from retinue.web.gate import ALL, Credential, Entry, Gate, Permission
 from retinue.web.health import Health
+from retinue.web.history import EventView, history
 from retinue.web.limits import limit_login
 from retinue.web.paging import Page, Paging, WantedPage, cursor, read_cursor
 from retinue.web.problems import Problem, invalid, problems, refused
@@ -35,6 +36,7 @@ __all__ = [
     "Credential",
     "Deferred",
     "Entry",
+    "EventView",
     "Exchange",
     "Gate",
     "Health",
@@ -53,6 +55,7 @@ __all__ = [
     "cursor",
     "etag",
     "exchange_here",
+    "history",
     "invalid",
     "limit_login",
     "problems",
