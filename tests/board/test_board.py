@@ -54,6 +54,7 @@ async def test_fields_are_bounded_and_named(office: Office) -> None:
         {"labels": [""]},
         {"labels": [f"l{n}" for n in range(21)]},
         {"due": "tomorrow"},
+        {"due": 17},
         {"due": "2026-12-01T12:00:00"},
         {"assignee": "user:nobody"},
         {"assignee": f"user:{uuid4()}"},

@@ -27,6 +27,9 @@ OPTIONAL_BODIES = frozenset(
     {"runs_cancel", "chat_open_session", "plans_cancel", "agents_install_templates", "workflows_run"}
 )
 
+# Parameters in which any words can be looked for.
+FREE_TEXT = frozenset({"text", "label"})
+
 # Fields that hold whatever JSON there is: nothing is of the wrong type in them.
 ANYTHING = frozenset({"output_schema", "edited_arguments"})
 
@@ -377,6 +380,8 @@ async def test_bad_queries_are_refused(estate: Estate) -> None:
                 bad += ["-1", "0x10"]
             if schema.get("maximum"):
                 bad.append(str(schema["maximum"] + 1))
+            if name in FREE_TEXT:
+                bad = ["\x00", "a" * 3000]
             for value in bad:
                 spoilt_request = copy.deepcopy(request)
                 spoilt_request["params"] = {**(request.get("params") or {}), name: value}

@@ -7,7 +7,6 @@ from uuid import UUID
 
 from fastapi import Depends, Path, Query, Response
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime
 
 from retinue.board import commands, rules, views
 from retinue.board.bulk import Operation, bulk
@@ -24,6 +23,7 @@ from retinue.board.shapes import (
     ItemDetails,
     ItemView,
     LinkView,
+    Moment,
     NewComment,
     NewItem,
     NewLink,
@@ -62,7 +62,7 @@ class _Given:
             list[str] | None, Query(max_length=rules.MOST_LABELS, description="may be repeated: all of them")
         ] = None,
         priority: Annotated[Priority | None, Query()] = None,
-        due_before: Annotated[AwareDatetime | None, Query()] = None,
+        due_before: Annotated[Moment | None, Query()] = None,
         parent: Annotated[UUID | None, Query(description="the parts of this item")] = None,
         text: Annotated[str | None, Query(max_length=500, description='words, `"phrases"`, `or`, `-without`')] = None,
         deleted: Annotated[bool, Query(description="deleted ones instead")] = False,

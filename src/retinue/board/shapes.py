@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from retinue.board import rules
 from retinue.board.bulk import MOST, Kind, Result
@@ -33,6 +33,16 @@ Assignee = Annotated[
 ]
 
 
+def _written(value: object) -> object:
+    """Refuse a number where a time is wanted: it would be taken for the seconds since 1970."""
+    if isinstance(value, datetime) or (isinstance(value, str) and not value.strip().lstrip("+-").isdecimal()):
+        return value
+    raise ValueError("a time with its zone, such as 2026-01-31T17:00:00Z")
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written)]
+
+
 class ItemChange(BaseModel):
     """Fields of an item; those that are left out stay as they are. Null empties `due`, `team`, `assignee`, `parent`."""
 
@@ -43,7 +53,7 @@ class ItemChange(BaseModel):
     state: State | None = None
     priority: Priority | None = None
     labels: Labels | None = None
-    due: AwareDatetime | None = None
+    due: Moment | None = None
     team: UUID | None = Field(default=None, description="whose members alone see it")
     assignee: Assignee | None = None
     parent: UUID | None = Field(default=None, description="the item it is a part of")
