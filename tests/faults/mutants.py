@@ -211,6 +211,31 @@ def forgets_ends() -> None:
     _change(work, "fold", forgetful)
 
 
+def leaves_below() -> None:
+    """A plan ends, and what it had others do goes on."""
+    from retinue.planning import commands
+
+    async def left(*_: Any) -> None:
+        return None
+
+    _change(commands, "cancel_below", lambda _: left)
+
+
+def decides_blindly() -> None:
+    """Whoever decides does not look whether somebody has decided: the last one is right."""
+    from retinue.approvals import commands, rules
+    from retinue.ledger import append, stream_version
+
+    def open_still(decide: Callable[..., Any]) -> Any:
+        return lambda approval, *rest: decide(replace(approval, status="pending"), *rest)
+
+    async def anyway(scope: Any, stream: str, _expected: int, facts: Any, **more: Any) -> int:
+        return await append(scope, stream, await stream_version(scope, stream), facts, **more)
+
+    _change(rules, "decide", open_still)
+    _change(commands, "append", lambda _: anyway)
+
+
 # Fault 3: idempotency keys
 
 
@@ -364,6 +389,8 @@ _MUTANTS: dict[str, Callable[[], None]] = {
         starts_apart,
         wakes_apart,
         forgets_ends,
+        leaves_below,
+        decides_blindly,
         claims_key_apart,
         claims_key_late,
         ignores_body,
