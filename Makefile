@@ -12,7 +12,7 @@ setup: ## Make .venv with everything in it (quick when there is nothing to do)
 run: setup ## Start the server (ARGS="--port 9000" passes options on)
 	@exec .venv/bin/retinue serve $(ARGS)
 
-demo: setup ## Show a whole journey on real files (ARGS="--crash" kills the worker on the way)
+demo: setup ## Show a whole journey on real files (ARGS="--team" asks a team, "--crash" kills workers)
 	@exec .venv/bin/retinue demo $(ARGS)
 
 test: setup ## Run the whole test suite (ARGS="tests/ledger -k append" runs a part)

@@ -168,7 +168,8 @@ async def test_without_a_terminal_the_plan_waits_in_the_inbox(retinue: CommandLi
     accepted = retinue.json("ask", "--file", backups, "--detach", REQUEST)
     approval = await _pending(retinue, "plan")
     assert "plan of 3 tasks" in re.sub(r"\s+", " ", retinue.ok("approvals", "list"))
-    shown = retinue.ok("approvals", "show", approval["approval_id"])
+    assert f"retinue approvals show {approval['approval_id'][-12:]}" in retinue.ok("plans", "show", "last")
+    shown = retinue.ok("approvals", "show", approval["approval_id"][-12:])
     assert "└─ · write" in shown
     assert "writer may use" in shown
     assert "Quote what matters" in shown
@@ -177,6 +178,20 @@ async def test_without_a_terminal_the_plan_waits_in_the_inbox(retinue: CommandLi
     watched = retinue("runs", "watch", accepted["run_id"])
     assert watched.code == 0, watched.err
     assert list(nodes(retinue.json("plans", "show", "last"))) == ["find"]
+
+
+async def test_what_a_task_asks_is_shown_with_the_plan(retinue: CommandLine, backups: str) -> None:
+    retinue.ok("ask", "--file", backups, "--detach", REQUEST)
+    await _pending(retinue, "plan")
+    retinue.ok("approvals", "approve", "last")
+    asked = await _pending(retinue, "tool")
+    shown = re.sub(r"\s+", " ", retinue.ok("plans", "show", "last"))
+    assert "? write writer" in shown
+    assert "waits for your decision: files_write" in shown
+    assert f"retinue approvals show {asked['approval_id'][-12:]}" in shown
+    retinue.ok("approvals", "reject", "last", "--comment", "not now")
+    assert retinue("plans", "watch", "last").code == 0
+    assert "was not written" in retinue.ok("plans", "show", "last", "--results")
 
 
 async def _pending(retinue: CommandLine, kind: str) -> dict[str, Any]:

@@ -127,7 +127,7 @@ class Conversation:
         run, follower = self.ask(line)
         if run["status"] != "completed":
             screen.note(ending(run), style="red")
-        follower.transcript.note(follower.summary(run), style="dim")
+        follower.transcript.aside(follower.summary(run))
 
     def _command(self, screen: Screen, line: str) -> None:
         command, _, rest = line.partition(" ")

@@ -175,7 +175,7 @@ def finish(cli: Remote, run: Json, follower: RunFollower) -> None:
         plans = {"plans": [cli.client.get(f"/v1/my/plans/{one}") for one in follower.plan_ids]}
         cli.screen.document({"run": run, "message": follower.message, **(plans if follower.plan_ids else {})})
     else:
-        follower.transcript.note(follower.summary(run), style="dim")
+        follower.transcript.aside(follower.summary(run))
     if run["status"] != "completed":
         raise Failure(ending(run), ExitCode.RUN_FAILED)
 

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from retinue.cli.agents import json_option
+from retinue.cli.approvals import what
 from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.finding import Finder
 from retinue.cli.remote import Limit, Remote, remote
-from retinue.cli.screen import Column, Json, Screen, compact, duration, moment, seconds_between
+from retinue.cli.screen import Column, Json, compact, duration, moment, seconds_between
 
 plans = typer.Typer(name="plans", help="Look at plans of your team, steer them, try them again.", no_args_is_help=True)
 
@@ -37,6 +38,7 @@ FIELDS: list[Column] = [
     ("status", "status"),
     ("error", lambda plan: _error(plan)),
     ("made by", lambda plan: _ORIGINS.get(str(plan.get("origin")), str(plan.get("origin")))),
+    ("waits for", lambda plan: _decision(plan)),
     ("was asked", lambda plan: "; ".join(plan.get("asked") or []) or "-"),
     ("works for", lambda plan: f"{plan['parent']['kind']} {plan['parent']['id']}" if plan.get("parent") else "-"),
     ("session", "session_id"),
@@ -85,7 +87,7 @@ def show(
     if cli.as_json:
         cli.screen.document(item)
         return
-    draw(cli.screen, item)
+    draw(cli, item)
     cli.screen.line()
     cli.screen.record(FIELDS, item)
     for node in item["nodes"] if results else ():
@@ -176,12 +178,18 @@ def follow_plan(cli: Remote, plan_id: str) -> None:
         raise Failure(f"The plan {item['plan_id']} is done, but for: {missing}", ExitCode.RUN_FAILED)
 
 
-def draw(screen: Screen, plan: Json) -> None:
-    """Print a plan as a tree, on standard output."""
+def draw(cli: Remote, plan: Json) -> None:
+    """Print a plan as a tree, on standard output; with what its tasks ask people now."""
     from retinue.cli.graph import of_plan
     from retinue.cli.graph_view import GraphView
 
-    screen.out.print(GraphView(of_plan(plan)), soft_wrap=False)
+    graph = of_plan(plan)
+    for approval in cli.client.pages("/v1/my/approvals", status="pending") if not graph.ended else ():
+        of_task = graph.nodes.get(str(approval.get("task_id"))) if approval.get("plan_id") == graph.plan_id else None
+        node = graph.of_run(approval.get("run_id")) or of_task
+        if node is not None:
+            node.asks = f"{what(approval)}  (retinue approvals show {str(approval['approval_id'])[-_SHORT:]})"
+    cli.screen.out.print(GraphView(graph), soft_wrap=False)
 
 
 def took(plan: Json) -> str:
@@ -197,6 +205,11 @@ def _tasks(plan: Json) -> str:
 def _error(plan: Json) -> str:
     error = plan.get("error")
     return f"{error['detail']} ({error['kind']})" if error else "-"
+
+
+def _decision(plan: Json) -> str:
+    waits = plan["status"] == "waiting" and plan.get("approval_id")
+    return f"your decision: retinue approvals show {str(plan['approval_id'])[-_SHORT:]}" if waits else "-"
 
 
 def _text(output: Any) -> str:

@@ -77,6 +77,12 @@ class Transcript:
         self.close_line()
         self._screen.note(text, style=style)
 
+    def aside(self, text: str) -> None:
+        """A message beside the answer that may be longer than a line."""
+        self.close_line()
+        for line in text.splitlines():
+            self._screen.paragraph(line, style="dim", hang=1)
+
     def close_line(self) -> None:
         """End the line the answer is on."""
         if self._open_line:
