@@ -418,3 +418,13 @@ async def test_the_stream_tells_of_a_plan_from_its_graph_to_its_end(ada: Person)
             if event["event"] == "run_completed" and "plan_id" in event["data"]["payload"]:
                 break
     assert names == ["task_plan_created", "task_started", "task_completed", "run_completed"]
+
+
+@pytest.mark.parametrize("value, status", [({"total": 3}, "completed"), ({"total": "three"}, "failed")])
+async def test_a_value_must_fit_its_schema(ada: Person, value: dict[str, Any], status: str) -> None:
+    schema = {"type": "object", "properties": {"total": {"type": "integer"}}, "required": ["total"]}
+    graph = await until(ada, await start(ada, [{"id": "v", "kind": "value", "value": value, "output_schema": schema}]))
+    assert graph["status"] == status
+    if status == "failed":
+        assert (nodes(graph)["v"]["error"]["kind"], nodes(graph)["v"]["attempt"]) == ("value", 0)
+        assert "output_schema" in nodes(graph)["v"]["error"]["detail"]

@@ -35,7 +35,7 @@ from retinue.planning.events import (
 )
 from retinue.planning.expressions import evaluate, render
 from retinue.planning.graph import Task
-from retinue.planning.outputs import NotAsAsked, output_of
+from retinue.planning.outputs import NotAsAsked, fitting, output_of
 from retinue.planning.state import Node, PlanState, PlanStatus, TaskStatus
 from retinue.runs import Assignment, GivenCall, Parent, RunOutcome
 from retinue.runs import Status as RunStatus
@@ -244,6 +244,8 @@ class Advance:
                 await self._begin_here(node)
         except BadInput as fault:
             await self._failed(node, "expression", fault.detail)
+        except NotAsAsked as error:
+            await self._failed(node, "value", str(error))
 
     def _holds(self, node: Node) -> bool:
         if node.task.when is None:
@@ -258,6 +260,8 @@ class Advance:
         task = node.task
         if task.kind == "value":
             value = self._rendered(node, task.value)
+            if task.output_schema is not None:
+                value = fitting(task.output_schema, value)
             self._note(TaskCompleted(task_id=node.id, output=value, tainted=bool(tainted_by(self.state, node))))
         elif task.kind == "each":
             await self._expand(node)

@@ -28,7 +28,7 @@ def output_of(task: Task, text: str) -> Any:
         NotAsAsked: it does not fit the task's ``output_schema``.
     """
     if task.output_schema is not None:
-        return _checked(task.output_schema, _json(text))
+        return fitting(task.output_schema, _json(text))
     if task.kind == "tool" and text.lstrip()[:1] in ("{", "["):
         try:
             return msgspec.json.decode(text)
@@ -47,12 +47,17 @@ def _json(text: str) -> Any:
     raise NotAsAsked("The answer is not JSON.")
 
 
-def _checked(schema: Mapping[str, Any], value: Any) -> Any:
+def fitting(schema: Mapping[str, Any], value: Any) -> Any:
+    """Return a value that fits a JSON Schema.
+
+    Raises:
+        NotAsAsked: it does not fit; says why.
+    """
     whole = schema if schema.get("type") == "object" else {"type": "object", "properties": {"result": schema}}
     try:
         complaint = ArgumentCheck(whole).complaint(value if whole is schema else {"result": value})
     except ValueError as error:
         raise NotAsAsked(f"The output_schema cannot be used: {error}") from None
     if complaint is not None:
-        raise NotAsAsked(f"The answer does not fit the output_schema: {complaint}")
+        raise NotAsAsked(f"The result does not fit the output_schema: {complaint}")
     return value
