@@ -31,7 +31,7 @@ OPTIONAL_BODIES = frozenset(
 FREE_TEXT = frozenset({"text", "label"})
 
 # Fields that hold whatever JSON there is: nothing is of the wrong type in them.
-ANYTHING = frozenset({"output_schema", "edited_arguments"})
+ANYTHING = frozenset({"output_schema", "edited_arguments", "output", "value"})
 
 
 @pytest.fixture(scope="module")

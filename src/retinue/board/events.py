@@ -32,14 +32,14 @@ class ItemEvent(Event, frozen=True, kw_only=True):
     by: UUID | None = None
 
 
-@event("item.created")
+@event("item.created", personal=("fields",))
 class ItemCreated(ItemEvent, frozen=True, kw_only=True):
     """An item is on the board."""
 
     fields: dict[str, Any]
 
 
-@event("item.changed")
+@event("item.changed", personal=("changes",))
 class ItemChanged(ItemEvent, frozen=True, kw_only=True):
     """Fields have other values. ``undoes``, ``redoes``: the version of the change that is taken back or done again."""
 
@@ -53,7 +53,7 @@ class ItemWithdrawn(ItemEvent, frozen=True, kw_only=True):
     """An item went to another team: those who see this fact do not see the item any more."""
 
 
-@event("item.commented")
+@event("item.commented", personal=("text",))
 class ItemCommented(ItemEvent, frozen=True, kw_only=True):
     """Somebody said something about an item."""
 
@@ -61,7 +61,7 @@ class ItemCommented(ItemEvent, frozen=True, kw_only=True):
     text: str
 
 
-@event("item.linked")
+@event("item.linked", personal=("target", "title"))
 class ItemLinked(ItemEvent, frozen=True, kw_only=True):
     """An item points to something else."""
 
@@ -94,7 +94,7 @@ class ItemRestored(ItemEvent, frozen=True, kw_only=True):
     undoes: int | None = None
 
 
-@event("item.proposed")
+@event("item.proposed", personal=("changes", "reason"))
 class ItemProposed(ItemEvent, frozen=True, kw_only=True):
     """An agent would change an item, and a person is to decide. It takes the place of an older proposal."""
 
