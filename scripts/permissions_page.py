@@ -14,7 +14,8 @@ request decides. What the table does not allow is denied (403). A tenant that th
 In your personal tenant you are admin. In an organisation you have the role an admin gave you. Under `/v1/my` a role
 reaches your own things only. An API key has the rights of its user's role, limited to its scopes: `agents:read` is one
 cell, `agents:*` is a whole section below. An agent has what its column allows of what its user has; for `ask`, a
-person accepts what it proposes, unless the tenant's policy has accepted it already. The last admin of an organisation can neither leave nor be changed.
+person accepts what it proposes, unless the tenant's policy has accepted it already. The last admin of an organisation
+can neither leave nor be changed.
 """
 
 

@@ -47,7 +47,9 @@ def test_what_is_written_is_read_back_the_same(definition: AgentDefinition) -> N
 
 def test_long_instructions_are_a_readable_block() -> None:
     text = yaml_form.written(AgentDefinition(name="Ada", instructions="First line.\nSecond: with a colon.\n"))
-    assert text.startswith("spec_version: 1\nname: Ada\ndescription: ''\ninstructions: |\n  First line.\n  Second: with a colon.\n")
+    assert text.startswith(
+        "spec_version: 1\nname: Ada\ndescription: ''\ninstructions: |\n  First line.\n  Second: with a colon.\n"
+    )
 
 
 def test_a_short_document_is_enough() -> None:

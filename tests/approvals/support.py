@@ -85,7 +85,7 @@ class Tenant:
             recorded = await read_stream(scope, f"approval:{approval_id}")
         return [one.event.decision for one in recorded if isinstance(one.event, ApprovalDecided)]
 
-    async def wake_ups(self, subject_id: UUID) -> Counter[str]:
+    async def wake_ups(self, subject_id: UUID | None) -> Counter[str]:
         """Return how many wake-ups of each kind wait in the queue for a subject."""
         async with self.scope() as scope:
             rows = await scope.queries.fetch(

@@ -182,7 +182,10 @@ async def send_message(
     wait: Annotated[bool, Query(description="answer when the run has ended, or the time is up")] = False,
     timeout: Annotated[float, Query(gt=0, le=LONGEST_WAIT, description="seconds to wait")] = 120,
 ) -> Response | Accepted:
-    """Send a message to an agent, or to your team. The answer comes on the stream, as a message, or with `wait=true` right here."""
+    """Send a message to an agent, or to your team.
+
+    The answer comes on the stream, as a message, or with `wait=true` right here.
+    """
     sent = await commands.send_message(
         scope, parse_id(session_id, "session"), body.content, body.target_agent, body.multitask, body.priority
     )

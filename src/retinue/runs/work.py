@@ -16,7 +16,18 @@ from retinue import approvals, metering
 from retinue.agents import AgentDefinition, definition
 from retinue.database import open_scope
 from retinue.dispatch import Activation, Dispatcher, HandOver, Stopped
-from retinue.kernel import Actor, ActorKind, BudgetExhausted, Clock, NotFound, Scope, Services, Settings, Unavailable, span
+from retinue.kernel import (
+    Actor,
+    ActorKind,
+    BudgetExhausted,
+    Clock,
+    NotFound,
+    Scope,
+    Services,
+    Settings,
+    Unavailable,
+    span,
+)
 from retinue.ledger import Event, read_stream
 from retinue.live import Frame, Live
 from retinue.providers import (
