@@ -282,3 +282,37 @@ def test_the_end_of_a_plan_or_of_another_run_is_not_the_end_of_the_run(
     out, err = capsys.readouterr()
     assert out == "Yes.\n"
     assert err.count("completed · 1 of 1 tasks") == 1
+
+
+def test_what_a_run_asks_that_work_was_handed_on_to_is_asked_here(
+    signed_in: ScriptedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    signed_in.on(f"GET /v1/my/runs/{RUN}", Answer(200, {"run_id": RUN, "session_id": "s", "status": "completed"}))
+    asked = {"approval_id": "p", "run_id": CHILD, "status": "pending", "kind": "tool", "tool": "files_write"}
+    stranger = {**asked, "approval_id": "q", "run_id": PLAN}
+    for approval in (asked, stranger):
+        signed_in.on(f"GET /v1/my/approvals/{approval['approval_id']}", Answer(200, approval))
+        signed_in.on(f"POST /v1/my/approvals/{approval['approval_id']}/confirm", Answer(200, approval))
+    handed = {"kind": "tool", "name": "delegate", "call_id": "c", "child": {"kind": "run", "id": CHILD}}
+    done = {"kind": "tool", "name": "delegate", "call_id": "c", "content": "Done.", "milliseconds": 5}
+    message = {"message_id": "m", "role": "assistant", "content": "Yes."}
+    body = b"".join(
+        bytes(sse(*events, run_id=run_id).body)
+        for run_id, events in (
+            (RUN, [("task_progress", 1, handed)]),
+            (CHILD, [("approval_required", 2, asked)]),
+            (PLAN, [("approval_required", 3, stranger)]),
+            (CHILD, [("tool_request", 4, {"name": "files_write", "call_id": "d", "arguments": {"path": "a.md"}})]),
+            (CHILD, [("run_completed", 5, {})]),
+            (RUN, [("task_progress", 6, done)]),
+            (RUN, [("message_created", 7, message)]),
+            (RUN, [("run_completed", 8, {})]),
+        )
+    )
+    signed_in.on(STREAM, Answer(200, body, {"Content-Type": "text/event-stream"}))
+    _team(signed_in, decide=lambda _: {"decision": "approve"}).follow(RUN, "0")
+    assert len(signed_in.asked("POST /v1/my/approvals/p/confirm")) == 1
+    assert signed_in.asked("POST /v1/my/approvals/q/confirm") == [], "another run of the session is not ours"
+    err = capsys.readouterr().err
+    assert "delegate: files_write(path=a.md)" in err
+    assert "delegate (" not in err
