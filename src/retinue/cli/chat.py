@@ -55,8 +55,9 @@ def ask(
 ) -> None:
     """Ask your team: the orchestrator plans, agents carry the plan out, and the answer is streamed.
 
-    The plan is shown while it goes on. What it asks is asked here: may it begin (you may edit it first), may an agent
-    use a tool. Without TEXT a conversation begins; with a pipe on standard input, that is the text.
+    What the plan and its agents ask is asked here; you may edit the plan before it begins.
+
+    Without TEXT a conversation begins; with a pipe on standard input, that is the text.
     """
     _talk(cli, None, text, session, file or [], multitask, yes=yes, detach=detach)
 
