@@ -19,6 +19,7 @@ plans = typer.Typer(name="plans", help="Look at plans of your team, steer them, 
 
 PlanName = Annotated[str, typer.Argument(metavar="PLAN", help="Id, the end of one, a title, or last.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Approve everything that is asked.")]
 _ORIGINS = {"model": "a model", "fallback": "without a model", "cache": "an earlier plan", "api": "you"}
 
 _SHORT = 12
@@ -106,9 +107,9 @@ def events(cli: Remote, plan: PlanName, limit: Limit = 0) -> None:
 
 @plans.command()
 @remote
-def watch(cli: Remote, plan: PlanName) -> None:
+def watch(cli: Remote, plan: PlanName, yes: Yes = False) -> None:
     """Follow a plan live until it ends; what it asks is asked here. Exit code 6 when it does not succeed."""
-    follow_plan(cli, Finder(cli.client).plan(plan))
+    follow_plan(cli, Finder(cli.client).plan(plan), yes=yes)
 
 
 @plans.command()
@@ -141,6 +142,7 @@ def run(
     session: Annotated[str | None, typer.Option("--session", "-s", help="Work on the files of this session.")] = None,
     ask: Annotated[bool, typer.Option("--ask", help="Have it ask you before it begins.")] = False,
     wait: Watch = False,
+    yes: Yes = False,
 ) -> None:
     """Have your agents carry out a graph of tasks that you wrote."""
     body = json_option("FILE", sys.stdin.read() if file == "-" else f"@{Path(file)}")
@@ -153,20 +155,21 @@ def run(
         given["approval"] = True
     item = cli.client.post("/v1/my/plans", given)
     if wait:
-        follow_plan(cli, str(item["plan_id"]))
+        follow_plan(cli, str(item["plan_id"]), yes=yes)
     else:
         cli.done(f"Plan {item['plan_id']} is {item['status']}. Follow it: retinue plans watch last", item)
 
 
-def follow_plan(cli: Remote, plan_id: str) -> None:
-    """Follow a plan to its end in the terminal.
+def follow_plan(cli: Remote, plan_id: str, *, yes: bool = False) -> None:
+    """Follow a plan to its end in the terminal; with ``yes``, approve whatever is asked.
 
     Raises:
         Failure: exit code 6 when the plan did not succeed, or something that it wanted is missing.
     """
+    from retinue.cli.deciding import decider
     from retinue.cli.plan_following import PlanFollower
 
-    item = PlanFollower(cli.client, cli.screen).follow(plan_id)
+    item = PlanFollower(cli.client, cli.screen, decide=decider(cli.screen, yes=yes)).follow(plan_id)
     if cli.as_json:
         cli.screen.document(item)
     if item["status"] != "completed":

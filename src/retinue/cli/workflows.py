@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retinue.cli.failures import ExitCode, Failure
-from retinue.cli.finding import Finder
 from retinue.cli.plans import COLUMNS as RUN_COLUMNS
-from retinue.cli.plans import follow_plan
+from retinue.cli.plans import Yes, follow_plan
 from retinue.cli.remote import AsJson, Limit, Remote, remote
 from retinue.cli.screen import Column, Json, Screen, compact, moment
 
@@ -148,20 +147,37 @@ def run(
     ] = None,
     inputs: Annotated[Path | None, typer.Option("--inputs", help="A JSON file with inputs.", exists=True)] = None,
     session: Annotated[str | None, typer.Option("--session", "-s", help="Work on the files of this session.")] = None,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option("--file", "-f", help="Put a file into the session first; may be repeated.", exists=True),
+    ] = None,
     callback: Annotated[str | None, typer.Option("--callback", help="A URL that is told of the end.")] = None,
+    yes: Yes = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait for its end.")] = False,
 ) -> None:
     """Run a workflow and follow it live; what it asks is asked here. Exit code 6 when it does not succeed."""
     body: Json = {"inputs": _inputs(input or [], inputs)}
-    if session:
-        body["session_id"] = Finder(cli.client).session(session)
+    if session or file:
+        body["session_id"] = _session(cli, session, file or [], yes)
     if callback:
         body["callback"] = callback
     plan = cli.client.post(f"/v1/workflows/{name}/runs", body)
     if detach:
         cli.done(f"Run {plan['plan_id']} is {plan['status']}. Follow it: retinue plans watch last", plan)
         return
-    follow_plan(cli, str(plan["plan_id"]))
+    follow_plan(cli, str(plan["plan_id"]), yes=yes)
+
+
+def _session(cli: Remote, session: str | None, files: Sequence[Path], yes: bool) -> str:
+    """Return the id of a session, a new one unless it is named, with files put into its workspace."""
+    from retinue.cli.conversation import Conversation
+    from retinue.cli.deciding import decider
+
+    talk = Conversation(cli, None, decider(cli.screen, yes=yes), session=session)
+    for path in files:
+        item = talk.upload(path)
+        cli.screen.note(f"  · {item['path']} ({item['size']} bytes) is in the workspace", style="dim")
+    return talk.session_id
 
 
 @workflows.command()
