@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.mutants import planted
 from tests.support.databases import Cluster
-from tests.support.model_server import ModelServer
+from tests.support.model_server import ModelServer, Step, ToolCall
 from tests.support.running import ENDED, Person, RunningServer, running_server
 
 PRICED = "openai:gpt-4o-mini"  # 0.15 and 0.60 dollars for a million tokens
@@ -71,13 +71,15 @@ def errors(graph: dict[str, Any]) -> dict[str, Any]:
     return {node["id"]: node["error"] and node["error"]["kind"] for node in graph["nodes"]}
 
 
-async def at_once(*requests: tuple[Person, str, Any]) -> list[int]:
-    """Send requests at the same time, each by somebody; return the statuses of their answers."""
+async def at_once(*requests: tuple[Person, str, Any], apart: float = 0.0) -> list[int]:
+    """Send requests, each by somebody and ``apart`` seconds after the one before; return their answers' statuses."""
 
-    async def send(person: Person, path: str, body: Any) -> httpx.Response:
+    async def send(place: int, person: Person, path: str, body: Any) -> httpx.Response:
+        await asyncio.sleep(place * apart)
         return await person.client.post(path, json=body)
 
-    return [answer.status_code for answer in await asyncio.gather(*(send(*one) for one in requests))]
+    answers = await asyncio.gather(*(send(place, *one) for place, one in enumerate(requests)))
+    return [answer.status_code for answer in answers]
 
 
 async def nothing_left(person: Person, plans: Sequence[dict[str, Any]], seconds: float = 15) -> None:
@@ -158,7 +160,7 @@ async def test_approve_and_cancel_at_once(ada: Person) -> None:
         approve = (ada, f"/v1/my/approvals/{plan['approval_id']}/confirm", {"decision": "approve"})
         cancel = (ada, f"/v1/my/plans/{plan['plan_id']}/cancel", {"reason": "race"})
         both = [approve, cancel] if number % 2 else [cancel, approve]
-        found = dict(zip([one[1] for one in both], await at_once(*both), strict=True))
+        found = dict(zip([one[1] for one in both], await at_once(*both, apart=number // 2 % 6 * 0.004), strict=True))
         statuses = (found[approve[1]], found[cancel[1]])
         seen[statuses] += 1
         # Cancelled after or before the approval; or so late that the plan was through.
@@ -208,6 +210,49 @@ async def test_an_answer_a_cancellation_and_the_end_of_the_time_at_once(ada: Per
             assert statuses[1] == 202
     assert len(ends) > 1, f"{ends}: never a race"
     await nothing_left(ada, [plan for plan, _ in found])
+
+
+@pytest.mark.fault
+async def test_a_plan_is_approved_its_run_cancelled_and_its_time_up_at_once(
+    ada: Person, model: ModelServer, tag: str
+) -> None:
+    """The plan of a message: locks are taken from the run down to the plan, and from the plan down to its tasks."""
+    await ada.call("PUT", "/v1/my/planning/policy", headers={"If-Match": '"0"'}, json={"approval_seconds": 1})
+    given = {"title": "t", "agent": "worker", "instructions": "do it", "risk": "high"}
+    tasks = [{**given, "id": "a"}, {**given, "id": "b"}, {**given, "id": "c", "depends_on": ["a", "b"]}]
+    planned = Step(tool_calls=(ToolCall("plan", {"tasks": tasks}),))
+    model.script(planned, Step(text="That is what came of it."), model=f"lead-{tag}", by="turn", then="repeat")
+    limits = {"concurrency": 50, "queue": 200}
+    await ada.agent("orchestrator", model=f"openai:lead-{tag}", tools=["plan"], limits=limits)
+    await ada.agent("worker", model="openai:stub-0ms", limits=limits)
+
+    async def one(number: int) -> tuple[str, str, list[int]]:
+        session = str(uuid4())
+        path = f"/v1/my/chat/{session}/messages"
+        run_id = (await ada.call("POST", path, 202, json={"content": f"number {number}"}))["run_id"]
+        await ada.until(run_id, "waiting")
+        plan = (await ada.call("GET", f"/v1/my/plans?session={session}"))["items"][0]
+        # Some long before the time is up, some just then; some cancel the run, some its plan.
+        await asyncio.sleep((0.0, 0.1, 0.8, 0.9, 1.0)[number % 5])
+        approve = (ada, f"/v1/my/approvals/{plan['approval_id']}/confirm", {"decision": "approve"})
+        what = f"runs/{run_id}" if number % 2 else f"plans/{plan['plan_id']}"
+        cancel: tuple[Person, str, Any] = (ada, f"/v1/my/{what}/cancel", {"reason": "race"})
+        return run_id, plan["plan_id"], await at_once(approve, cancel)
+
+    found = await asyncio.gather(*(one(number) for number in range(ROUNDS)))
+    ends: Counter[tuple[str, str]] = Counter()
+    for run_id, plan_id, statuses in found:
+        assert set(statuses) <= {200, 202, 409}, statuses
+        run = await ada.until(run_id)
+        graph = await until(ada, {"plan_id": plan_id})
+        ends[run["status"], graph["status"]] += 1
+        facts = await _facts(ada, graph)
+        assert sum(facts[one] for one in ("plan.completed", "plan.failed", "plan.cancelled")) == 1
+        assert run["status"] in ("completed", "cancelled"), run["error"]
+        if run["status"] == "cancelled":
+            assert statuses[1] == 202
+    assert len(ends) > 1, f"{ends}: never a race"
+    await nothing_left(ada, [{"plan_id": plan_id} for _, plan_id, _ in found])
 
 
 # What changes around a plan while it runs
