@@ -415,3 +415,24 @@ async def test_decisions_become_suggested_rules_and_a_rule_lets_plans_pass(story
     assert (holds["rules"], holds["suggestions"]) == ([rule], [])
     accepted = await team.say("Do it once more.")
     assert (await ada.until(accepted["run_id"]))["status"] == "completed", "nobody is asked any more"
+
+
+async def test_a_deleted_conversation_takes_its_plans_with_it(story: Story, tag: str) -> None:
+    ada = await story.server.person()
+    team = Team(story, ada, tag)
+    await team.lead(plan([task("a", "worker")]), Step(text="never"))
+    await team.join("worker", Step(hold=f"{tag}-w", text="worked"))
+    accepted = await team.say("Start something long.")
+    given = {"title": "given", "session_id": team.session, "tasks": [task("b", "worker"), task("c", "worker", "b")]}
+    other = await ada.call("POST", "/v1/my/plans", 202, json=given)
+    await story.model.wait_for_requests(2, model=f"worker-{tag}")
+    await ada.call("DELETE", f"/v1/my/chat/{team.session}", 204)
+    assert (await ada.until(accepted["run_id"]))["status"] == "cancelled"
+    assert (await ada.call("GET", f"/v1/my/plans/{other['plan_id']}"))["status"] == "cancelled"
+
+    async def still_open() -> list[Any]:
+        page = await ada.call("GET", "/v1/my/runs")
+        return [one for one in page["items"] if one["status"] not in ENDED]
+
+    await until(still_open, lambda found: not found)
+    story.model.release(f"{tag}-w")

@@ -21,7 +21,7 @@ from retinue.tools import Upload
 Multitask = Literal["enqueue", "reject", "interrupt"]
 
 HISTORY = 200  # messages of a session that a run sees at most
-MOST_WAITING = 50  # messages of one session that wait for their turn
+_MOST_OPEN = 1000  # runs and plans of a session that are cancelled with it
 
 
 def stream_of(session_id: UUID) -> str:
@@ -64,7 +64,7 @@ async def send_message(
     Raises:
         NotFound: no such agent, or somebody else's session.
         Conflict: the session is busy and ``multitask`` is ``reject``.
-        TooManyRequests: the agent's lane, or the session's line, is full.
+        TooManyRequests: the agent's lane is full.
         BudgetExhausted: no money is left.
     """
     session = await views.lock_session(scope, session_id)
@@ -111,14 +111,29 @@ async def delete_session(scope: Scope, session_id: UUID) -> None:
     """Take a conversation out of sight and cancel what still runs in it."""
     session = await views.find_session(scope, session_id)
     locked = await views.lock_session(scope, session_id)
-    for run in await runs.list_runs(scope, scope.owner(), before=None, limit=MOST_WAITING, session_id=session_id):
-        if run.status not in runs.ENDED:
-            # The look locks nothing: a run may have ended by itself meanwhile.
-            with suppress(Conflict):
-                await runs.cancel(scope, run.run_id, "its session was deleted")
+    await _cancel_all(scope, session_id)
     fresh = await views.lock_session(scope, session_id)
     version = (fresh or locked or session).version
     await append(scope, stream_of(session_id), version, [SessionDeleted()], session_id=session_id)
+
+
+async def _cancel_all(scope: Scope, session_id: UUID) -> None:
+    """End the session's own runs, with all that they have handed on, and then the plans that work on its files."""
+    why = "its session was deleted"
+    for status in (runs.Status.QUEUED, runs.Status.WAITING, runs.Status.RUNNING):
+        for run in await runs.list_runs(
+            scope, scope.owner(), before=None, limit=_MOST_OPEN, status=status, session_id=session_id
+        ):
+            if run.parent is None:
+                # The look locks nothing: a run may have ended by itself meanwhile.
+                with suppress(Conflict):
+                    await runs.cancel(scope, run.run_id, why)
+    for open_plan in (planning.PlanStatus.WAITING, planning.PlanStatus.RUNNING):
+        for plan in await planning.list_plans(
+            scope, scope.owner(), before=None, limit=_MOST_OPEN, status=open_plan, session_id=session_id
+        ):
+            if plan.parent is None:
+                await planning.cancel_plan(scope, plan.plan_id, why)
 
 
 async def note_upload(scope: Scope, session_id: UUID, upload: Upload) -> None:
