@@ -17,7 +17,7 @@ from retinue.dispatch import wake
 from retinue.kernel import BadInput, Conflict, Fault, Scope, Unauthenticated
 from retinue.ledger import Encoded, Event, Feed, append
 from retinue.planning import WantedEvent, evaluate, events_wanted, find_plan, list_plans, render
-from retinue.tenancy import find_member, permits
+from retinue.tenancy import find_member, permits, sees_team
 from retinue.workflows import secrets, views
 from retinue.workflows.commands import CRON, LISTEN, start, stream
 from retinue.workflows.document import CronTrigger, EventTrigger
@@ -113,8 +113,9 @@ async def waiting_for(scope: Scope) -> tuple[int, list[tuple[WantedEvent, dict[s
     for one in batch:
         for waiting in (each for each in wanted if each.event == one.type and each.since <= one.recorded_at):
             owner_id = (await find_plan(scope, waiting.plan_id)).owner_id
-            if one.meta.owner in (None, owner_id):
-                found.append((waiting, _shown(one)))
+            shown = _shown(one)
+            if await _may_see(scope, owner_id, one, shown):
+                found.append((waiting, shown))
     return (batch[-1].position if batch else position), found
 
 
@@ -143,7 +144,9 @@ async def on_events(scope: Scope, upto: int) -> int:
 async def _match(scope: Scope, trigger: StoredTrigger, one: Encoded, shown: dict[str, Any]) -> None:
     stored = await views.by_id(scope, trigger.workflow_id)
     found = _definition(stored, trigger)
-    if stored is None or not isinstance(found, EventTrigger) or one.meta.owner not in (None, stored.owner_id):
+    if stored is None or not isinstance(found, EventTrigger):
+        return
+    if not await _may_see(scope, stored.owner_id, one, shown):
         return
     if found.event.match is not None:
         try:
@@ -159,6 +162,14 @@ async def _match(scope: Scope, trigger: StoredTrigger, one: Encoded, shown: dict
     about = {"kind": "event", "id": trigger.id, "event": shown}
     tainted = (f"an event {one.type}",)
     await _set_off(scope, stored, trigger, found.inputs, about, str(one.position), tainted_by=tainted)
+
+
+async def _may_see(scope: Scope, owner_id: UUID, one: Encoded, shown: Mapping[str, Any]) -> bool:
+    """Whether somebody may see an event: an own one, or one that no user owns and that is of no team of others."""
+    if one.meta.owner is not None:
+        return one.meta.owner == owner_id
+    team = shown["data"].get("team")
+    return await sees_team(scope, owner_id, None if team is None else UUID(team))
 
 
 def _shown(one: Encoded) -> dict[str, Any]:
