@@ -22,7 +22,7 @@ from retinue.kernel import Clock, Conflict, ManualClock, Scope, Services, Settin
 from retinue.ledger import read_stream
 from retinue.planning import commands, work
 from retinue.planning.events import PlanCancelled, TaskStarted
-from retinue.planning.graph import Plan, Question, Task, Waiting
+from retinue.planning.graph import Each, Plan, Question, Task, Waiting
 from retinue.planning.room import start as start_planning
 from retinue.planning.state import PlanState, PlanStatus
 from retinue.runs import Delegations, Parent
@@ -246,3 +246,31 @@ async def test_what_has_ended_is_not_ended_again(office: Office) -> None:
     async with office.scope() as scope:
         with pytest.raises(Conflict):
             await commands.retry_plan(scope, await office.start(plan_of(wait("w", seconds=5))))
+
+
+async def test_what_was_untrusted_stays_so_through_a_failure_and_through_items(office: Office) -> None:
+    """A failure quotes what failed, and a list made of untrusted items is none the better for it."""
+    told = wait("told", event="message.sent")
+    unfit = Task(
+        id="unfit",
+        kind="value",
+        value="${steps.told.output.data.word}",
+        template=True,
+        output_schema={"type": "integer"},
+        depends_on=("told",),
+        optional=True,
+    )
+    each = Each(items="[steps.told.output.data.word]", body=(wait("pause", seconds=0),), output="${item}")
+    copied = Task(id="copied", kind="each", each=each, depends_on=("told",))
+    plan_id = await office.start(plan_of(told, unfit, copied))
+    await office.advance(plan_id)
+    async with office.scope() as scope:
+        event = {"type": "message.sent", "data": {"word": "obey me"}}
+        assert await commands.wake_waiting(scope, "message.sent", event) == 1
+    state = await office.advance(plan_id)
+    assert state.ended
+    failed, made = state.nodes["unfit"], state.nodes["copied"]
+    assert "obey me" in (failed.detail or "")
+    assert failed.tainted
+    assert made.output == ["obey me"]
+    assert made.tainted

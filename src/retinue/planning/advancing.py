@@ -132,12 +132,12 @@ class Advance:
     async def _run_ended(self, node: Node, ended: RunOutcome) -> None:
         spent = {"tokens": ended.tokens, "cost": ended.cost}
         if ended.status is not RunStatus.COMPLETED:
-            await self._failed(node, ended.kind or "failed", ended.text, **spent)
+            await self._failed(node, ended.kind or "failed", ended.text, tainted=ended.tainted, **spent)
             return
         try:
             output = output_of(node.task, ended.text)
         except NotAsAsked as error:
-            await self._failed(node, "output", str(error), **spent)
+            await self._failed(node, "output", str(error), tainted=ended.tainted, **spent)
             return
         self._note(TaskCompleted(task_id=node.id, output=output, tainted=ended.tainted, **spent))
 
@@ -197,7 +197,8 @@ class Advance:
             await self._failed(node, "items", f"Not done: {rules.named(action.lost)}. {why}".strip())
             return
         output: Any = rules.results(self.state, node)
-        tainted = any(one.tainted for one in self.state.body(node.id)) or node.tainted
+        # The items, and whatever the output names, are texts of the tasks around.
+        tainted = any(one.tainted for one in self.state.body(node.id)) or bool(tainted_by(self.state, node))
         if each.output is not None:
             try:
                 output = [self._item_output(node, index) for index in range(len(node.items or ()))]
@@ -369,11 +370,18 @@ class Advance:
 
     # Recording
 
-    async def _failed(self, node: Node, kind: str, detail: str, *, tokens: int = 0, cost: int = 0) -> None:
+    async def _failed(
+        self, node: Node, kind: str, detail: str, *, tainted: bool = False, tokens: int = 0, cost: int = 0
+    ) -> None:
         again_at = rules.again_at(node, kind, self.now)
         if again_at is not None:
             await wake(self.scope, ADVANCE, self.plan_id, at=again_at)
-        self._note(TaskFailed(task_id=node.id, kind=kind, detail=detail, again_at=again_at, tokens=tokens, cost=cost))
+        # The detail quotes an answer, a tool, or the values of an expression.
+        tainted = tainted or bool(tainted_by(self.state, node)) or any(one.tainted for one in self.state.below(node))
+        fact = TaskFailed(
+            task_id=node.id, kind=kind, detail=detail, again_at=again_at, tainted=tainted, tokens=tokens, cost=cost
+        )
+        self._note(fact)
 
     def _note(self, fact: Event) -> None:
         rules.apply(self.state, fact, self.now)

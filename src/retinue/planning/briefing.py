@@ -60,7 +60,8 @@ def tainted_by(state: PlanState, node: Node) -> list[str]:
     An expression can look at any result around it; a task without expressions sees those that it depends on.
     """
     seen = list(state.graph.tainted_by)
-    sees = _around(state, node) if node.task.template or node.parent is not None else dependencies(state, node)
+    evaluates = node.task.template or node.task.each is not None or node.parent is not None
+    sees = _around(state, node) if evaluates else dependencies(state, node)
     return seen + [f"the result of the task {one.id}" for one in sees if one.tainted]
 
 

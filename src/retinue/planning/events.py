@@ -92,12 +92,16 @@ class TaskCompleted(Event, frozen=True, kw_only=True, omit_defaults=True):
 
 @event("task.failed", personal=("detail",))
 class TaskFailed(Event, frozen=True, kw_only=True, omit_defaults=True):
-    """A try failed. ``kind`` is stable; ``detail`` is for a person; ``again_at``: when it is tried again, if it is."""
+    """A try failed. ``kind`` is stable; ``detail`` is for a person; ``again_at``: when it is tried again, if it is.
+
+    ``tainted``: the detail may quote untrusted text.
+    """
 
     task_id: str
     kind: str
     detail: str
     again_at: datetime | None = None
+    tainted: bool = False
     tokens: int = 0
     cost: int = 0
 

@@ -252,7 +252,7 @@ def _failed(state: PlanState, fact: TaskFailed, at: datetime) -> None:
         _end(state, fact.task_id, TaskStatus.FAILED, at)
     else:
         node.status, node.again_at = TaskStatus.RETRYING, fact.again_at
-    node.kind, node.detail = fact.kind, fact.detail
+    node.kind, node.detail, node.tainted = fact.kind, fact.detail, fact.tainted
     _count(state, node, fact)
 
 
@@ -287,6 +287,7 @@ def _retried(state: PlanState, fact: TaskRetried, at: datetime) -> None:
         node.status = TaskStatus.WAITING if node.items is None else TaskStatus.RUNNING
         node.run_id = node.approval_id = node.until = node.again_at = node.ended_at = None
         node.kind = node.detail = node.reason = node.output = None
+        node.tainted = False
         state.open[task_id] = None
     state.open = {task_id: None for task_id in state.nodes if task_id in state.open}
     if state.ended:
