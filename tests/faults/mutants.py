@@ -211,6 +211,25 @@ def forgets_ends() -> None:
     _change(work, "fold", forgetful)
 
 
+def misses_something_once() -> None:
+    """Not a bug but bad luck: once in a process, something is gone just when a plan has begun runs."""
+    from retinue.kernel import NotFound
+    from retinue.planning.advancing import Advance
+
+    hit: list[bool] = []
+
+    def unlucky(begin_runs: Callable[[Advance], Awaitable[None]]) -> Any:
+        async def begun(self: Advance) -> None:
+            await begin_runs(self)
+            if not hit:
+                hit.append(True)
+                raise NotFound("something")
+
+        return begun
+
+    _change(Advance, "_begin_runs", unlucky)
+
+
 def leaves_below() -> None:
     """A plan ends, and what it had others do goes on."""
     from retinue.planning import commands
@@ -389,6 +408,7 @@ _MUTANTS: dict[str, Callable[[], None]] = {
         starts_apart,
         wakes_apart,
         forgets_ends,
+        misses_something_once,
         leaves_below,
         decides_blindly,
         claims_key_apart,

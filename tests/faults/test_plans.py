@@ -244,6 +244,13 @@ async def test_a_kill_at_every_boundary_of_a_plan_changes_nothing(stages: list[S
     assert found == []
 
 
+@pytest.mark.fault
+async def test_a_look_at_a_plan_that_fails_in_the_middle_leaves_nothing_behind(stages: list[Stage]) -> None:
+    expected, _ = await _undisturbed(stages[0])
+    assert await _against(stages[0], expected, 0, "nobody", "misses_something_once") == []
+    assert await _outside(stages[0]) == []
+
+
 # The bug, the boundaries at which a kill brings it out, and what is said of it.
 PLANTED: dict[str, tuple[Callable[[str], bool], str]] = {
     "starts_apart": (lambda name: name == "after commit", "runs are "),

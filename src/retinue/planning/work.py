@@ -69,9 +69,10 @@ async def advance(services: Services, tenant_id: UUID, plan_id: UUID) -> None:
     async with open_scope(services, tenant_id) as scope:
         try:
             row = await lock_plan(scope, plan_id)
-            await _advance(scope, row)
         except NotFound:
-            pass
+            row = None
+        if row is not None:
+            await _advance(scope, row)
         # Last, for its row is the only one that the ends of runs wait for: they hold their run's row, and whoever
         # deletes an agent its lane, which the steps above may wait for. Whoever comes in between finds the plan held
         # and queues a wake-up.
