@@ -20,7 +20,7 @@ from retinue.dispatch import Dispatcher
 from retinue.house import ROOMS
 from retinue.kernel import Clock, Conflict, ManualClock, Scope, Services, Settings, SystemClock
 from retinue.ledger import read_stream
-from retinue.planning import commands, work
+from retinue.planning import advancing, commands, work
 from retinue.planning.events import PlanCancelled, TaskStarted
 from retinue.planning.graph import Each, Plan, Question, Task, Waiting
 from retinue.planning.room import start as start_planning
@@ -274,3 +274,18 @@ async def test_what_was_untrusted_stays_so_through_a_failure_and_through_items(o
     assert failed.tainted
     assert made.output == ["obey me"]
     assert made.tainted
+
+
+async def test_a_plan_holds_so_much_and_no_more(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies of one long text, made by a few tasks for many items, would fill the memory and the disk."""
+    monkeypatch.setattr(advancing, "MOST_HELD", 10_000)
+    long = Task(id="long", kind="value", value="x" * 1_000)
+    copy = Task(id="copy", kind="value", value="${steps.long.output}", template=True)
+    each = Each(items="[1, 2, 3, 4, 5].map(one, one)", body=(copy,), most=5)
+    all_of_them = Task(id="each", kind="each", each=each, depends_on=("long",))
+    few = await office.advance(await office.start(plan_of(long, all_of_them)))
+    assert few.nodes["each"].kind == "too_big", "what an each collects counts as well"
+    assert few.held <= 10_000
+    monkeypatch.setattr(advancing, "MOST_HELD", 20_000)
+    state = await office.advance(await office.start(plan_of(long, all_of_them)))
+    assert state.nodes["each"].status == "completed"

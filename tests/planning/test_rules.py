@@ -8,6 +8,7 @@ import pytest
 
 from retinue.planning.checks import check_plan
 from retinue.planning.graph import Call, Each, OnFailure, Question, Retry, RunsOn, Task, Waiting
+from retinue.planning.outputs import NotAsAsked, output_of
 from retinue.planning.state import PlanStatus
 from tests.planning.driver import NOW, Carried, agent, plan_of
 
@@ -268,3 +269,13 @@ def test_all_mistakes_are_named_at_once_and_a_cycle_by_its_tasks() -> None:
 def test_tasks_in_bodies_count() -> None:
     assert wrong(EACH, most=3) == []
     assert wrong(EACH, most=2) == ["tasks: There are 3 tasks; a plan has at most 2."]
+
+
+@pytest.mark.parametrize("depth", [33, 900, 100_000])
+def test_a_result_nested_too_deep_stays_text(depth: int) -> None:
+    """A page that a tool fetched must not keep its plan from going on."""
+    text = "[" * depth + "]" * depth
+    assert output_of(Task(id="a", kind="tool", agent="a", call=Call(tool="x")), text) == text
+    assert output_of(Task(id="a", kind="tool", agent="a", call=Call(tool="x")), "[[1]]") == [[1]]
+    with pytest.raises(NotAsAsked):
+        output_of(agent("a", output_schema={"type": "array"}), text)

@@ -263,6 +263,20 @@ async def test_a_message_that_comes_twice_at_once_starts_one_plan(place: Place) 
     assert len(await place.plans(stored)) == 1
 
 
+@pytest.mark.parametrize("depth", [33, 900, 100_000])
+async def test_a_message_nested_too_deep_is_refused(place: Place, depth: int) -> None:
+    """What can be read in one place could be too deep to be written, or read, in another."""
+    stored, key, _ = await hooked(place)
+    body = "[" * depth + "]" * depth
+    async with place.scope() as scope:
+        secret = await secrets.make(scope, secrets.HOOK, key)
+    headers = secrets.signed(secret, "deep", datetime.now(UTC), body)
+    with pytest.raises(BadInput, match="nested too deep"):
+        async with place.scope(system=True) as scope:
+            await triggers.on_message(scope, key, headers, body.encode())
+    assert await place.plans(stored) == []
+
+
 async def test_a_message_that_is_not_noted_would_be_taken_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: without the note of its id, a replay is a second plan."""
     stored, key, headers = await hooked(place)

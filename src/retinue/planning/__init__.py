@@ -16,6 +16,7 @@ from retinue.planning.events import TaskStarted
 from retinue.planning.expressions import compile_expression, evaluate, expressions_in, render
 from retinue.planning.graph import Call, Each, Origin, Plan, Question, Retry, Task, Waiting
 from retinue.planning.lead import find_orchestrator
+from retinue.planning.outputs import read_json
 from retinue.planning.presenting import PlanGraph, PlanView, present, present_plan
 from retinue.planning.state import PlanState, PlanStatus, TaskStatus
 from retinue.planning.views import PlanRow, WantedEvent, find_plan, list_plans
@@ -52,6 +53,7 @@ __all__ = [
     "load_plan",
     "present",
     "present_plan",
+    "read_json",
     "refusal",
     "render",
     "retry_plan",

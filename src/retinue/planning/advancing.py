@@ -36,7 +36,7 @@ from retinue.planning.events import (
 from retinue.planning.expressions import evaluate, render
 from retinue.planning.graph import Task
 from retinue.planning.outputs import NotAsAsked, fitting, output_of
-from retinue.planning.state import Node, PlanState, PlanStatus, TaskStatus
+from retinue.planning.state import Node, PlanState, PlanStatus, TaskStatus, weight
 from retinue.runs import Assignment, GivenCall, Parent, RunOutcome
 from retinue.runs import Status as RunStatus
 
@@ -45,6 +45,9 @@ LANE_FULL = timedelta(seconds=2)
 
 MOST_NODES = 20_000
 """Tasks that one plan may grow to by the items of its ``each``."""
+
+MOST_HELD = 20_000_000
+"""Characters of all results and items of one plan: they are in memory together, and each is kept for good."""
 
 
 class Advance:
@@ -139,12 +142,12 @@ class Advance:
         except NotAsAsked as error:
             await self._failed(node, "output", str(error), tainted=ended.tainted, **spent)
             return
-        self._note(TaskCompleted(task_id=node.id, output=output, tainted=ended.tainted, **spent))
+        await self._done(node, output, tainted=ended.tainted, **spent)
 
     async def _answered(self, node: Node, outcome: Outcome) -> None:
         if outcome.status == "approved":
             output = {"answer": outcome.answer, "comment": outcome.comment, "by": outcome.decided_by}
-            self._note(TaskCompleted(task_id=node.id, output=output))
+            await self._done(node, output)
             return
         said = f" {outcome.comment}" if outcome.comment else ""
         kind, why = {
@@ -205,7 +208,7 @@ class Advance:
             except BadInput as fault:
                 await self._failed(node, "expression", fault.detail)
                 return
-        self._note(TaskCompleted(task_id=node.id, output=output, tainted=tainted))
+        await self._done(node, output, tainted=tainted)
 
     def _item_output(self, node: Node, index: int) -> Any:
         each = node.task.each
@@ -263,7 +266,7 @@ class Advance:
             value = self._rendered(node, task.value)
             if task.output_schema is not None:
                 value = fitting(task.output_schema, value)
-            self._note(TaskCompleted(task_id=node.id, output=value, tainted=bool(tainted_by(self.state, node))))
+            await self._done(node, value, tainted=bool(tainted_by(self.state, node)))
         elif task.kind == "each":
             await self._expand(node)
         elif task.kind == "wait":
@@ -287,7 +290,8 @@ class Advance:
             most = each.most if len(items) > each.most else MOST_NODES
             await self._failed(node, "too_many_items", f"There are {len(items)} items; at most {most} are allowed.")
             return
-        self._note(TaskExpanded(task_id=node.id, items=items))
+        if await self._fits(node, items):
+            self._note(TaskExpanded(task_id=node.id, items=items))
 
     async def _wait(self, node: Node) -> None:
         wait, until = node.task.wait, None
@@ -369,6 +373,18 @@ class Advance:
         )
 
     # Recording
+
+    async def _done(self, node: Node, output: Any, *, tainted: bool = False, tokens: int = 0, cost: int = 0) -> None:
+        if await self._fits(node, output, tokens=tokens, cost=cost):
+            self._note(TaskCompleted(task_id=node.id, output=output, tainted=tainted, tokens=tokens, cost=cost))
+
+    async def _fits(self, node: Node, value: Any, *, tokens: int = 0, cost: int = 0) -> bool:
+        """Fail a task whose result would let the plan hold more than it may."""
+        fits = self.state.held + weight(value) <= MOST_HELD
+        if not fits:
+            why = f"The results of this plan may hold {MOST_HELD:,} characters together, and this one is too much."
+            await self._failed(node, "too_big", why, tokens=tokens, cost=cost)
+        return fits
 
     async def _failed(
         self, node: Node, kind: str, detail: str, *, tainted: bool = False, tokens: int = 0, cost: int = 0

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from retinue.planning.graph import Task
 from retinue.tools import ArgumentCheck
+
+DEEPEST = 32
+"""Levels of a JSON text from outside; what is deeper could be read here and written nowhere."""
 
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*?)\n?```", re.DOTALL)
 
@@ -31,18 +34,40 @@ def output_of(task: Task, text: str) -> Any:
         return fitting(task.output_schema, _json(text))
     if task.kind == "tool" and text.lstrip()[:1] in ("{", "["):
         try:
-            return msgspec.json.decode(text)
-        except msgspec.DecodeError:
+            return read_json(text)
+        except ValueError:
             return text
     return text
+
+
+def read_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text that somebody outside may have written.
+
+    Raises:
+        ValueError: it is no JSON, or nested deeper than :data:`DEEPEST` levels.
+    """
+    try:
+        found = msgspec.json.decode(text)
+    except RecursionError:
+        raise ValueError("too deep") from None
+    level = [found]
+    for _ in range(DEEPEST):
+        level = [one for each in level for one in _inside(each) if isinstance(one, dict | list)]
+    if level:
+        raise ValueError("too deep")
+    return found
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _json(text: str) -> Any:
     fenced = _FENCED.search(text)
     for candidate in (text, fenced.group(1) if fenced else ""):
         try:
-            return msgspec.json.decode(candidate.strip())
-        except (msgspec.DecodeError, UnicodeEncodeError):
+            return read_json(candidate.strip())
+        except ValueError:
             continue
     raise NotAsAsked("The answer is not JSON.")
 

@@ -22,7 +22,18 @@ RUN_KINDS = frozenset({"agent", "tool"})
 
 # Trying once more would end the same way, or is not wanted.
 FINAL_KINDS = frozenset(
-    {"agent_gone", "budget", "budget-exhausted", "cancelled", "condition", "declined", "expired", "expression", "value"}
+    {
+        "agent_gone",
+        "budget",
+        "budget-exhausted",
+        "cancelled",
+        "condition",
+        "declined",
+        "expired",
+        "expression",
+        "too_big",
+        "value",
+    }
 )
 
 _NAMED = 5

@@ -124,6 +124,7 @@ class PlanState:
         deadline: when it must have ended; moves when a person has it tried again.
         missing: what the plan wanted and has not.
         cost: nano-dollars of all tries of all tasks.
+        held: characters of all results and items, those of earlier tries included.
     """
 
     drafted: PlanDrafted | None = None
@@ -141,6 +142,7 @@ class PlanState:
     missing: tuple[str, ...] = ()
     tokens: int = 0
     cost: int = 0
+    held: int = 0
     created_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -190,6 +192,11 @@ def apply(state: PlanState, fact: Event, at: datetime) -> None:
         change(state, fact, at)
 
 
+def weight(value: Any) -> int:
+    """Return about how many characters a value takes."""
+    return len(value) if isinstance(value, str) else len(msgspec.json.encode(value))
+
+
 def _drafted(state: PlanState, fact: PlanDrafted, at: datetime) -> None:
     state.drafted, state.plan, state.created_at, state.deadline = fact, fact.plan, at, fact.plan.deadline
     _lay_out(state)
@@ -228,6 +235,7 @@ def _expanded(state: PlanState, fact: TaskExpanded, at: datetime) -> None:
     each = node.task.each
     assert each is not None
     node.items, node.started_at = fact.items, node.started_at or at
+    state.held += weight(fact.items)
     if node.status is not TaskStatus.RUNNING:  # the items came without a start of their own
         node.status, node.attempt, node.again_at = TaskStatus.RUNNING, node.attempt + 1, None
         node.tries += 1
@@ -243,6 +251,7 @@ def _expanded(state: PlanState, fact: TaskExpanded, at: datetime) -> None:
 def _completed(state: PlanState, fact: TaskCompleted, at: datetime) -> None:
     node = _end(state, fact.task_id, TaskStatus.COMPLETED, at)
     node.output, node.tainted = fact.output, fact.tainted
+    state.held += weight(fact.output)
     _count(state, node, fact)
 
 

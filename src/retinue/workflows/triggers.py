@@ -16,7 +16,7 @@ import msgspec
 from retinue.dispatch import wake
 from retinue.kernel import BadInput, Conflict, Fault, Scope, Unauthenticated
 from retinue.ledger import Encoded, Event, Feed, append
-from retinue.planning import WantedEvent, evaluate, events_wanted, find_plan, list_plans, render
+from retinue.planning import WantedEvent, evaluate, events_wanted, find_plan, list_plans, read_json, render
 from retinue.tenancy import find_member, permits, sees_team
 from retinue.workflows import secrets, views
 from retinue.workflows.commands import CRON, LISTEN, start, stream
@@ -82,9 +82,9 @@ async def on_message(scope: Scope, key: UUID, headers: Mapping[str, str], body: 
     if not await views.take_message(scope, key, message_id, now, now - timedelta(hours=REPLAY_HOURS)):
         raise Conflict("This message was taken before.")
     try:
-        content = msgspec.json.decode(body) if body else None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise BadInput("The body is no JSON.", field="body") from None
+        content = read_json(body) if body else None
+    except ValueError:
+        raise BadInput("The body is no JSON, or nested too deep.", field="body") from None
     found = _definition(stored, trigger)
     shown = {"kind": "webhook", "id": trigger.id, "message_id": message_id, "body": content}
     tainted = (f"a message to the webhook {trigger.id!r}",)
