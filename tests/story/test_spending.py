@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from decimal import Decimal
 from typing import Any
 
@@ -115,6 +116,19 @@ async def test_a_budget_of_one_run_ends_it(story: Story) -> None:
     assert kinds(await ada.events(run["run_id"]))[-1] == "run.failed"
     other = await ada.agent(model=PRICED)
     assert (await ada.ask(other, "!say fine"))["run"]["status"] == "completed"
+
+
+async def test_a_budget_of_one_run_counts_what_it_hands_on(story: Story) -> None:
+    ada = await story.server.person()
+    helper = await ada.agent("helper", model=PRICED)
+    call = json.dumps({"agent": helper["name"], "instructions": "!usage 1000 500\n!say the part"})
+    for budget, status in (("0.0004", "failed"), ("0.1", "completed")):
+        chief = await ada.agent(f"chief {budget}", model=PRICED, tools=["delegate"], limits={"budget": budget})
+        accepted = await ada.send(chief, f"!tool delegate {call}\n!usage 1 1\n!say all of it")
+        run = await ada.until(accepted["run_id"])
+        assert run["status"] == status, run
+        assert Decimal(run["cost"]["amount"]) < Decimal("0.0004"), "its own calls cost next to nothing"
+    assert kinds(await ada.events(run["run_id"])).count("tool.delegated") == 1
 
 
 async def test_a_budget_of_one_agent_is_not_that_of_another(story: Story) -> None:

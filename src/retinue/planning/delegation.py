@@ -26,6 +26,12 @@ MOST = 16
 """Calls that one run may hand on."""
 
 
+HANDED_ON = frozenset({"plan", "delegate", "ask_agent"})
+"""Tools whose calls are other work, and spend what the run may spend."""
+
+NOTHING_LEFT = "Not handed on: the money for this run is used up."
+
+
 class _Handed(msgspec.Struct, forbid_unknown_fields=True):
     agent: str
     instructions: str
@@ -56,6 +62,8 @@ class ToAnotherAgent:
             return Declined(f"Not handed on: {DEEPEST} delegations lie above this one already. Do it yourself.")
         if sum(one.child is not None for turn in call.state.turns for one in turn.calls) >= MOST:
             return Declined(f"Not handed on: this run has handed on {MOST} calls, the most it may.")
+        if budget_left(call) == 0:
+            return Declined(NOTHING_LEFT)
         try:
             agent = await self._agent(scope, call)
             prompt = _prompt(call)
@@ -93,8 +101,8 @@ class ToAnotherAgent:
         if found is None:
             return None
         if found.status is RunStatus.COMPLETED:
-            return ChildOutcome(found.text, tainted=found.tainted)
-        return ChildOutcome(f"No answer: {found.text}", failed=True, tainted=found.tainted)
+            return ChildOutcome(found.text, tainted=found.tainted, cost=found.cost)
+        return ChildOutcome(f"No answer: {found.text}", failed=True, tainted=found.tainted, cost=found.cost)
 
     async def cancel(self, scope: Scope, child_id: UUID, reason: str) -> None:
         """End the other agent's run."""
@@ -103,9 +111,16 @@ class ToAnotherAgent:
 
 
 def budget_left(call: DelegatedCall) -> int | None:
-    """Return what the run may still spend, in nano-dollars; None: it has no bound of its own."""
+    """Return what a call may spend of what the run has left, in nano-dollars; None: the run has no bound of its own.
+
+    Calls that are open at the same time share it: together they must not spend more than is there.
+    """
     bounds = [one for one in (call.agent.limits.budget, call.requested.budget) if one is not None]
-    return max(0, min(bounds) - call.state.cost) if bounds else None
+    if not bounds:
+        return None
+    left = min(bounds) - call.state.spent
+    handed_on = sum(one.tool in HANDED_ON for one in call.state.open_calls)
+    return max(1, left // max(1, handed_on)) if left > 0 else 0
 
 
 def _prompt(call: DelegatedCall) -> str:

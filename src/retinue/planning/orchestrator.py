@@ -17,7 +17,7 @@ from retinue.kernel import Scope
 from retinue.planning import drafting
 from retinue.planning.checks import check_plan, same_name
 from retinue.planning.commands import cancel_plan, load_plan, start_plan
-from retinue.planning.delegation import DEEPEST, LABELS, budget_left, handled_elsewhere
+from retinue.planning.delegation import DEEPEST, LABELS, NOTHING_LEFT, budget_left, handled_elsewhere
 from retinue.planning.graph import MOST_TASKS, Plan
 from retinue.planning.policy import PlanningPolicy, policy, reasons_to_ask
 from retinue.planning.powers import act_alone
@@ -49,6 +49,8 @@ class ByAPlan:
         """Check the plan and begin it, or say what is wrong with it: once so that it is mended, then for good."""
         if call.requested.depth >= DEEPEST:
             return Declined(f"Not planned: {DEEPEST} delegations lie above this one already. Do it yourself.")
+        if budget_left(call) == 0:
+            return Declined(NOTHING_LEFT)
         earlier = _plans_of(call)
         if len(earlier) >= _MOST_PLANS:
             return Declined("Not planned: you have planned twice. Answer from the results that there are.")
@@ -120,6 +122,7 @@ class ByAPlan:
             failed=state.status is not PlanStatus.COMPLETED,
             tainted=any(node.tainted for node in state.nodes.values()),
             addendum=f"Not done:\n{missing}" if missing else "",
+            cost=state.cost,
         )
 
     async def cancel(self, scope: Scope, child_id: UUID, reason: str) -> None:

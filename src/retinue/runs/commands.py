@@ -193,7 +193,7 @@ class RunOutcome:
         text: its answer, or for a person what went wrong.
         kind: what went wrong, as a stable name; None: nothing.
         tainted: it has read untrusted text.
-        cost: nano-dollars.
+        cost: nano-dollars, with those of the work that it handed on.
     """
 
     status: Status
@@ -215,7 +215,7 @@ async def outcome(scope: Scope, run_id: UUID, *, lock: bool = False) -> RunOutco
         return None
     state = await load(scope, run_id)
     kind = None if run.status is Status.COMPLETED else state.error.kind if state.error else run.status.value
-    return RunOutcome(run.status, closing_text(state), kind, bool(state.tainted_by), state.tokens, state.cost)
+    return RunOutcome(run.status, closing_text(state), kind, bool(state.tainted_by), state.tokens, state.spent)
 
 
 def closing_text(state: RunState) -> str:

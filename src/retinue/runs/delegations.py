@@ -58,12 +58,14 @@ class ChildOutcome:
         content: what the model is told.
         tainted: it has read untrusted text; so has the run, from now on.
         addendum: what a person must learn with the answer, whatever the model makes of it.
+        cost: nano-dollars of the work and of everything below it.
     """
 
     content: str
     failed: bool = False
     tainted: bool = False
     addendum: str = ""
+    cost: int = 0
 
 
 class Delegation(Protocol):

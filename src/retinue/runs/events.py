@@ -155,7 +155,8 @@ class ToolDelegated(Event, frozen=True, kw_only=True):
 class ToolCompleted(Event, frozen=True, kw_only=True, omit_defaults=True):
     """A call ended, with a result or with what the model is told went wrong.
 
-    ``addendum`` is what a person must learn with the run's answer, whatever the model makes of the result.
+    ``addendum`` is what a person must learn with the run's answer, whatever the model makes of the result. ``cost`` is
+    what other work that answered has cost with all below it, in nano-dollars.
     """
 
     call_id: str
@@ -165,6 +166,7 @@ class ToolCompleted(Event, frozen=True, kw_only=True, omit_defaults=True):
     untrusted: bool = False
     milliseconds: int = 0
     addendum: str = ""
+    cost: int = 0
 
 
 @event("tool.unknown")

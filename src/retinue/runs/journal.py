@@ -444,6 +444,7 @@ def came_in(call: Call, outcome: ChildOutcome) -> ToolCompleted:
         failed=outcome.failed,
         untrusted=outcome.tainted,
         addendum=outcome.addendum,
+        cost=outcome.cost,
     )
 
 

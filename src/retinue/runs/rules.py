@@ -98,6 +98,7 @@ class Call:
     content: str = ""
     failed: bool = False
     addendum: str = ""
+    cost: int = 0
     milliseconds: int = 0
 
     def parsed(self) -> dict[str, Any]:
@@ -194,6 +195,11 @@ class RunState:
         """Nano-dollars spent so far, calls of unknown price left out."""
         return sum(turn.answer.cost or 0 for turn in self.turns if not turn.from_cache)
 
+    @property
+    def spent(self) -> int:
+        """Nano-dollars spent so far by the run and by all work that it handed on and that has ended."""
+        return self.cost + sum(call.cost for turn in self.turns for call in turn.calls)
+
     def call(self, call_id: str) -> Call | None:
         """Return a call of any turn."""
         return next((call for turn in self.turns for call in turn.calls if call.call_id == call_id), None)
@@ -275,7 +281,7 @@ def _completed(state: RunState, fact: ToolCompleted, at: datetime) -> None:
     _progress(state)
     if call := state.call(fact.call_id):
         call.status, call.content, call.failed = CallStatus.DONE, fact.content, fact.failed
-        call.milliseconds, call.addendum = fact.milliseconds, fact.addendum
+        call.milliseconds, call.addendum, call.cost = fact.milliseconds, fact.addendum, fact.cost
         if fact.untrusted:
             state.tainted_by.append(f"{fact.tool} ({fact.call_id})")
 
@@ -478,8 +484,8 @@ def _after_turn(state: RunState, bounds: Bounds) -> Step:
         return Fail("too_many_steps", f"The run took {state.step} steps, the most its agent may take.")
     if bounds.tokens is not None and state.tokens >= bounds.tokens:
         return Fail("too_many_tokens", f"The run used {state.tokens} tokens; its agent may use {bounds.tokens}.")
-    if bounds.cost is not None and state.cost >= bounds.cost:
-        return Fail("budget", f"The run cost {dollars(state.cost)} USD; its agent may spend {dollars(bounds.cost)}.")
+    if bounds.cost is not None and state.spent >= bounds.cost:
+        return Fail("budget", f"The run cost {dollars(state.spent)} USD; its agent may spend {dollars(bounds.cost)}.")
     return CallModel(state.step + 1)
 
 
