@@ -347,7 +347,7 @@ class Advance:
         except TooManyRequests:
             self.look_again = True
         except BudgetExhausted as fault:
-            await self._failed(node, fault.kind, fault.detail)
+            await self._failed(node, "budget", fault.detail)
             self.go_on = True
         except BadInput as fault:
             await self._failed(node, "expression", fault.detail)

@@ -25,7 +25,6 @@ FINAL_KINDS = frozenset(
     {
         "agent_gone",
         "budget",
-        "budget-exhausted",
         "cancelled",
         "condition",
         "declined",
