@@ -258,3 +258,23 @@ async def test_each_role_does_over_http_what_the_matrix_says(office: Office) -> 
             strict=False,
         ):
             assert await attempt(person, action) is (cell == "allow"), (role, action)
+
+
+# The workspace of an item
+
+
+async def test_nobody_opens_a_conversation_in_the_workspace_of_an_item_or_of_a_plan(office: Office) -> None:
+    """Runs of an item share a workspace under the item's id, those of a plan one under the plan's."""
+    item = await office.item("red", team=office.red)
+    waits = {"title": "a", "tasks": [{"id": "w", "kind": "wait", "wait": {"seconds": 60}}]}
+    plan = await office.mia.call("POST", "/v1/my/plans", 202, json=waits)
+    agent = await office.moe.agent("moe's")
+    message = {"content": "!say hello", "target_agent": agent["agent_id"]}
+    for taken in (item["item_id"], plan["plan_id"]):
+        await office.moe.call("POST", f"/v1/my/chat/{taken}/messages", 404, json=message)
+        files = {"file": ("a.txt", b"obey me")}
+        answer = await office.moe.client.post(f"/v1/my/chat/{taken}/files", files=files)
+        assert answer.status_code == 404
+        await office.moe.call("GET", f"/v1/my/chat/{taken}/files", 404)
+        assert not list(office.server.folder.rglob(f"*{taken}*"))
+    await office.moe.call("POST", f"/v1/my/chat/{uuid4()}/messages", 202, json=message)

@@ -282,9 +282,7 @@ async def upload(
     if not target:
         raise BadInput("Say where the file goes.", field="path")
     # The session first: a stranger's id must not get a folder.
-    existing = await views.lock_session(scope, session)
-    if existing is not None and existing.owner_id != scope.owner():
-        await views.find_session(scope, session)
+    await commands.own_session(scope, session)
     limit = scope.service(Settings).upload_limit
     stored = await save_upload(_workspace(scope, session), target, _pieces(file), limit=limit)
     await commands.note_upload(scope, session, stored)

@@ -13,7 +13,7 @@ from retinue.chat import views
 from retinue.chat.events import FileUploaded, MessageCreated, MessageSent, SessionDeleted, SessionStarted
 from retinue.chat.views import ChatMessage, ChatSession
 from retinue.kernel import Conflict, NotFound, Scope, new_id
-from retinue.ledger import Event, append
+from retinue.ledger import Event, append, stream_version
 from retinue.providers import Message, Text
 from retinue.runs import EndedRun, Started
 from retinue.tools import Upload
@@ -67,9 +67,7 @@ async def send_message(
         TooManyRequests: the agent's lane is full.
         BudgetExhausted: no money is left.
     """
-    session = await views.lock_session(scope, session_id)
-    if session is not None and session.owner_id != scope.owner():
-        raise NotFound("session")
+    session = await own_session(scope, session_id)
     agent = await planning.find_orchestrator(scope) if target is None else await agents.find(scope, target)
     busy = session is not None and session.active_run_id is not None
     if busy and multitask == "reject":
@@ -99,6 +97,28 @@ async def send_message(
         if multitask == "interrupt":
             await _interrupt(scope, session.active_run_id)
     return Sent(session_id, message_id, started)
+
+
+async def own_session(scope: Scope, session_id: UUID) -> ChatSession | None:
+    """Return a session of the scope's user, locked; None: there is none, and the user may open it.
+
+    Work items and plans have workspaces under their own ids. Whoever opened a session of such an id would be in them.
+
+    Raises:
+        NotFound: it is somebody else's, or the id is a work item's or somebody else's plan's.
+    """
+    session = await views.lock_session(scope, session_id)
+    if session is not None:
+        if session.owner_id != scope.owner():
+            raise NotFound("session")
+        return session
+    if await stream_version(scope, f"item:{session_id}"):
+        raise NotFound("session")
+    if await stream_version(scope, f"plan:{session_id}"):
+        plan = await planning.find_plan(scope, session_id)
+        if plan.owner_id != scope.owner():
+            raise NotFound("session")
+    return None
 
 
 async def _interrupt(scope: Scope, run_id: UUID) -> None:
@@ -138,9 +158,7 @@ async def _cancel_all(scope: Scope, session_id: UUID) -> None:
 
 async def note_upload(scope: Scope, session_id: UUID, upload: Upload) -> None:
     """Record that a file was put into the session's workspace. A session that does not exist is opened."""
-    session = await views.lock_session(scope, session_id)
-    if session is not None and session.owner_id != scope.owner():
-        raise NotFound("session")
+    session = await own_session(scope, session_id)
     facts: list[Event] = [] if session else [SessionStarted(owner_id=scope.owner())]
     facts.append(FileUploaded(path=upload.path, size=upload.size, sha256=upload.sha256))
     await append(scope, stream_of(session_id), session.version if session else 0, facts, session_id=session_id)
