@@ -258,3 +258,17 @@ async def test_what_others_wrote_in_an_item_taints_the_run(office: Office) -> No
     item = await office.item("moe's", person=office.moe)
     given = await office.change(office.mia, item, assignee=f"agent:{agent}")
     assert (await office.mia.until(given["run_id"]))["tainted"] is True
+
+
+async def test_an_item_that_is_given_and_taken_again_and_again_locks_nobody_out(office: Office) -> None:
+    """Whoever changes an item holds its row and then prompts its look, which holds its claim: one order for both."""
+    agent = await office.mia.agent("busy")
+    items = [await office.item(f"item {at}") for at in range(3)]
+
+    async def flip(at: int) -> None:
+        given = f"agent:{agent['agent_id']}" if at % 2 else None
+        await office.change(office.mia, items[at % 3], assignee=given)
+
+    for _ in range(3):
+        await asyncio.gather(*(flip(at) for at in range(24)))
+    assert "deadlock" not in office.server.log()

@@ -13,5 +13,6 @@ from retinue.kernel import Services
 async def on_advance(services: Services, tenant_id: UUID, item_id: UUID) -> None:
     """Handle the wake-up ``item.advance``."""
     async with open_scope(services, tenant_id, cause=f"wake-up:{ADVANCE}") as scope:
-        await scope.service(Dispatcher).let_go(scope, ADVANCE, item_id)
         await advance(scope, item_id)
+        # Last, as for plans: whoever changes the item holds its row, and then touches this one.
+        await scope.service(Dispatcher).let_go(scope, ADVANCE, item_id)
