@@ -70,12 +70,15 @@ class Watched(Carried):
             return
         each = self.state.nodes[node.parent].task.each
         assert each is not None
-        busy = {
-            one.index
-            for one in self.state.body(node.parent)
-            if one.status in (TaskStatus.RUNNING, TaskStatus.RETRYING) or one.id == node.id
-        }
+        busy = {one.index for one in self.state.body(node.parent) if self._works(one) or one.id == node.id}
         assert len(busy) <= each.at_once, f"{len(busy)} items at once"
+        self._check_at_once(self.state.nodes[node.parent])
+
+    def _works(self, node: Node) -> bool:
+        """An ``each`` that is tried again has its items, but works only when something in it does."""
+        if node.items is not None:
+            return any(self._works(one) for one in self.state.body(node.id))
+        return node.status in (TaskStatus.RUNNING, TaskStatus.RETRYING)
 
     def drive(self) -> None:
         """Let runs end in any order, well or badly, until the plan has ended."""

@@ -260,9 +260,14 @@ class _Look:
         return Skip(node.id, "condition" if all(one.succeeded for one in before) else "dependency")
 
     def _is_admitted(self, node: Node) -> bool:
-        """Whether the item is among those worked on: the first so many that have not ended, in their order."""
+        """Whether the item is among those worked on: the first so many that have not ended, in their order.
+
+        So are the items around it: those that are tried again together all run, but wait for their turn.
+        """
         if node.parent is None:
             return True
+        if not self._is_admitted(self.state.nodes[node.parent]):
+            return False
         admitted = self._admitted.get(node.parent)
         if admitted is None:
             each = self.state.nodes[node.parent].task.each
