@@ -51,3 +51,28 @@ def _counted(monkeypatch: pytest.MonkeyPatch, look: Any) -> list[Any]:
 
     monkeypatch.setattr(Dispatcher, "_return_strays", counted)
     return beats
+
+
+async def test_a_claim_of_nobody_is_taken_over(plant: Plant) -> None:
+    """A worker that was given up while it claimed something commits the claim under an id that is no worker's."""
+    doings, subject = Doings(), uuid4()
+    async with plant.dispatcher(doings), plant.dispatcher(work=False) as given_up:
+        known = given_up.worker_id
+        given_up.worker_id = uuid4()
+        assert await plant.hold(given_up, subject)
+        given_up.worker_id = known
+        await until(lambda: doings.done == [subject])
+    assert await plant.holders(subject) == []
+
+
+async def test_who_was_given_up_while_alone_finds_its_own_claim_again(plant: Plant) -> None:
+    doings, subject = Doings(), uuid4()
+    async with plant.dispatcher(doings) as worker:
+        old = worker.worker_id
+        async with plant.database.routing() as queries:
+            await queries.execute("DELETE FROM dispatch.workers WHERE worker_id = $1", old)
+        await until(lambda: worker.worker_id != old)
+        fresh, worker.worker_id = worker.worker_id, old
+        assert await plant.hold(worker, subject)
+        worker.worker_id = fresh
+        await until(lambda: doings.done == [subject])

@@ -117,6 +117,7 @@ class Dispatcher:
         self._work: dict[str, Work] = {}
         self._held: dict[tuple[str, UUID], Activation] = {}
         self._strays: dict[tuple[str, UUID], float] = {}  # claims that nobody here advances, and since when
+        self._given_up = False  # whether the others have taken this process for dead: its old id may still be used
         self._claiming = 0  # wake-ups whose work is about to claim: each may become an activation
         self._tasks: list[asyncio.Task[None]] = []
         self._manager: QueueManager | None = None
@@ -138,7 +139,7 @@ class Dispatcher:
     async def open(self, *, work: bool) -> None:
         """Enter the list of this database's processes and, with ``work``, start taking wake-ups."""
         self._works = work
-        await self._enter()
+        await self._enter(self.worker_id)
         await self._reap()
         self._tasks.append(asyncio.create_task(self._beat(), name="dispatch-beat"))
         if work:
@@ -302,12 +303,12 @@ class Dispatcher:
 
     # Beats and takeover
 
-    async def _enter(self) -> None:
+    async def _enter(self, worker_id: UUID) -> None:
         async with self._database.routing() as queries:
             await queries.execute(
                 "INSERT INTO dispatch.workers (worker_id, machine, pid, pid_started, works) "
                 "VALUES ($1, $2, $3, $4, $5)",
-                self.worker_id,
+                worker_id,
                 machine_id(),
                 os.getpid(),
                 psutil.Process().create_time(),
@@ -350,7 +351,7 @@ class Dispatcher:
             if row["stop"] is not None:
                 self.stop_here(row["kind"], row["subject_id"], row["stop"])
         await self._return_strays({(row["kind"], row["subject_id"]): row["tenant_id"] for row in claims})
-        if self.peers > 1:
+        if self.peers > 1 or self._given_up:
             await self._reap()
 
     async def _return_strays(self, claims: Mapping[tuple[str, UUID], UUID]) -> None:
@@ -370,13 +371,19 @@ class Dispatcher:
     async def _come_back(self) -> None:
         """This process was silent for so long that it was given up: drop everything and start as a new worker."""
         log.warning("this worker was declared dead; it drops %d activations", len(self._held))
-        self.worker_id = new_id()
+        fresh = new_id()
+        await self._enter(fresh)
+        self.worker_id = fresh
+        self._given_up = True
         for activation in list(self._held.values()):
             activation.ask_to_stop("lost")
-        await self._enter()
 
     async def _reap(self) -> None:
-        """Take over from workers that are silent, or whose process on this machine is gone."""
+        """Take over from workers that are silent, or whose process on this machine is gone.
+
+        And from those that nobody knows any more: a worker that was given up while it claimed something commits the
+        claim under an id that is no worker's.
+        """
         dead = await self._dead_here()
         async with self._database.routing(transaction=True) as queries:
             rows = await queries.fetch(
@@ -384,7 +391,8 @@ class Dispatcher:
                 "  SELECT worker_id FROM dispatch.workers WHERE worker_id <> $1"
                 "  AND (worker_id = ANY($2) OR beat_at < clock_timestamp() - make_interval(secs => $3))"
                 "  FOR UPDATE SKIP LOCKED) RETURNING worker_id) "
-                "DELETE FROM dispatch.activations a USING dead d WHERE a.worker_id = d.worker_id "
+                "DELETE FROM dispatch.activations a WHERE a.worker_id IN (SELECT worker_id FROM dead) "
+                "OR NOT EXISTS (SELECT FROM dispatch.workers w WHERE w.worker_id = a.worker_id) "
                 "RETURNING a.tenant_id, a.kind, a.subject_id",
                 self.worker_id,
                 dead,
