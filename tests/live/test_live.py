@@ -221,7 +221,7 @@ async def test_redis_being_away_does_not_matter_to_runs(tmp_path: Path) -> None:
         here.publish(frame(run, 3, " lost", tenant=tenant, attempt=2))
         await eventually(lambda: not here.connected)
         redis = start_redis(port, tmp_path)
-        await eventually(lambda: here.connected and there.connected, 20)
+        await eventually(lambda: here.connected and there.connected and subscribers(port) >= 4, 20)
         here.publish(frame(run, 0, "newest", tenant=tenant, attempt=3))
         await eventually(lambda: other.texts()[-1] == "newest")
     finally:
