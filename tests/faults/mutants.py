@@ -184,6 +184,7 @@ def wakes_apart() -> None:
     def apart(wake_plan: Callable[..., Awaitable[None]]) -> Any:
         async def woken(scope: Scope, parent: Any, ended: object) -> None:
             async def wake() -> None:
+                await asyncio.sleep(0.3)  # whoever dies in between has not done it
                 async with scope.service(Database).transaction(scope.tenant_id) as uow:
                     await wake_plan(replace(scope, uow=uow), parent, ended)
 
