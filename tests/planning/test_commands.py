@@ -21,7 +21,7 @@ from retinue.house import ROOMS
 from retinue.kernel import Clock, Conflict, ManualClock, Scope, Services, Settings, SystemClock
 from retinue.ledger import read_stream
 from retinue.planning import advancing, commands, work
-from retinue.planning.events import PlanCancelled, TaskStarted
+from retinue.planning.events import PlanCancelled, TaskCompleted, TaskStarted
 from retinue.planning.graph import Each, Plan, Question, Task, Waiting
 from retinue.planning.room import start as start_planning
 from retinue.planning.state import PlanState, PlanStatus
@@ -289,3 +289,24 @@ async def test_a_plan_holds_so_much_and_no_more(office: Office, monkeypatch: pyt
     monkeypatch.setattr(advancing, "MOST_HELD", 20_000)
     state = await office.advance(await office.start(plan_of(long, all_of_them)))
     assert state.nodes["each"].status == "completed"
+
+
+async def test_a_look_that_computes_for_long_leaves_the_rest_to_the_next(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of expressions must not hold the server's loop in one piece."""
+    monkeypatch.setattr(advancing, "STEP_SECONDS", 0.0)
+    values = [Task(id=f"v{n}", kind="value", value=n) for n in range(5)]
+    await office.hire()
+    plan_id = await office.start(plan_of(*values, agent("x")))
+    queued = (await office.wake_ups(plan_id))["plan.advance"]
+    looks, state = 0, await office.state(plan_id)
+    while not all(node.ended for node in state.nodes.values() if node.task.kind == "value"):
+        state = await office.advance(plan_id)
+        looks += 1
+    assert looks >= 5, "at least one thing is done in each look, and not much more"
+    assert (await office.wake_ups(plan_id))["plan.advance"] >= queued + looks - 1, "each asks for the next"
+    done = [one.task_id for one in await office.facts(plan_id) if isinstance(one, TaskCompleted)]
+    assert sorted(done) == [f"v{n}" for n in range(5)], "each once"
+    while state.nodes["x"].run_id is None:
+        state = await office.advance(plan_id)

@@ -7,6 +7,8 @@ taken in the order of the agents' ids alone.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -50,6 +52,10 @@ MOST_HELD = 20_000_000
 """Characters of all results and items of one plan: they are in memory together, and each is kept for good."""
 
 
+STEP_SECONDS = 0.2
+"""How long one look may compute. Thousands of expressions are spread over several, so that others get their turn."""
+
+
 class Advance:
     """One step of one plan, whose row the scope has locked.
 
@@ -74,18 +80,27 @@ class Advance:
     async def run(self) -> None:
         """Do all that follows from what is there."""
         await self._look()
-        while actions := self._actions():
-            for action in actions:
-                if not self.state.ended:
-                    await self._carry_out(action)
+        until = time.monotonic() + STEP_SECONDS
+        while not self.go_on and (actions := self._actions()):
+            await self._carry_out_some(actions, until)
         if not self.state.ended:
             await self._reach_out()
+
+    async def _carry_out_some(self, actions: Sequence[rules.Action], until: float) -> None:
+        """Carry out actions while there is time, at least one; ``go_on`` says that some are left."""
+        for action in actions:
+            if self.state.ended:
+                return
+            await self._carry_out(action)
+            if time.monotonic() > until:
+                self.go_on = True
+                return
 
     async def _reach_out(self) -> None:
         """Cancel what was stopped, or else start the runs that may begin."""
         if self._stopped:
             await cancel_below(self.scope, self._stopped, "the plan goes on without it")
-            self.go_on = bool(self._wanted)
+            self.go_on = self.go_on or bool(self._wanted)
         elif self._wanted:
             await self._begin_runs()
         await self._flush()
