@@ -167,3 +167,15 @@ async def _wakes(plant: Plant, subject: UUID) -> bool:
 
 async def _none(plant: Plant, subject: UUID) -> bool:
     return await plant.queued(subject) == 0
+
+
+async def test_a_wake_up_for_a_time_does_not_come_before_it_however_long_its_scope_takes(plant: Plant) -> None:
+    """The queue counts from the start of the transaction; what waits for a time would look too early, and not again."""
+    subject = uuid4()
+    async with scope_of(ledger_services(plant.database), plant.tenant) as scope:
+        await scope.queries.fetchval("SELECT 1")
+        await asyncio.sleep(0.5)
+        at = scope.clock.now() + timedelta(seconds=0.2)
+        await wake(scope, KIND, subject, at=at)
+    rows = await plant._rows("SELECT execute_after FROM dispatch.pgqueuer WHERE entrypoint = $1", KIND)
+    assert [row[0] >= at for row in rows] == [True]

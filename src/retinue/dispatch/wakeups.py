@@ -59,11 +59,16 @@ async def enqueue(connection: Queries, wake_ups: Sequence[WakeUp], now: datetime
     """Put wake-ups in the queue on ``connection``."""
     if not wake_ups:
         return
+    # The queue counts delays from the start of the transaction. What has passed since then would make a wake-up for a
+    # certain time come that much too early.
+    passed: timedelta = timedelta(0)
+    if any(one.at is not None for one in wake_ups):
+        passed = await connection.fetchval("SELECT clock_timestamp() - transaction_timestamp()")
     await queue_on(connection).enqueue(
         [one.kind for one in wake_ups],
         [msgspec.json.encode(_Payload(one.tenant_id, one.subject_id)) for one in wake_ups],
         [one.priority for one in wake_ups],
-        [max(one.at - now, timedelta(0)) if one.at else timedelta(0) for one in wake_ups],
+        [max(one.at - now, timedelta(0)) + passed if one.at else timedelta(0) for one in wake_ups],
     )
 
 

@@ -96,6 +96,12 @@ class Advance:
                 self.go_on = True
                 return
 
+    def timer(self) -> datetime | None:
+        """Return when the next wait or pause of a plan that goes on ends."""
+        open_nodes = [self.state.nodes[one] for one in self.state.open]
+        times = [at for node in open_nodes for at in (node.again_at, node.until) if at is not None and at > self.now]
+        return None if self.state.ended else min(times, default=None)
+
     async def _reach_out(self) -> None:
         """Cancel what was stopped, or else start the runs that may begin."""
         if self._stopped:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from retinue.database import open_scope
@@ -16,6 +16,7 @@ from retinue.planning.state import PlanState, fold
 from retinue.planning.views import PlanRow, lock_plan
 
 _MOST_NODES = 50_000
+_SOON = timedelta(seconds=0.5)
 
 
 class Folded:
@@ -91,6 +92,10 @@ async def _advance(scope: Scope, row: PlanRow) -> None:
         await wake(scope, ADVANCE, row.plan_id)
     if step.look_again and folded.is_due(key, step.now, step.now + LANE_FULL):
         await wake(scope, ADVANCE, row.plan_id, at=step.now + LANE_FULL)
+    timer = step.timer()
+    if timer is not None and timer - step.now < _SOON:
+        # This look may be the one that was meant for it: clocks of machines differ.
+        await wake(scope, ADVANCE, row.plan_id, at=timer)
     scope.uow.after_commit(lambda: folded.put(key, state))
 
 
