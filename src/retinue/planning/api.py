@@ -17,7 +17,7 @@ from retinue.planning.shapes import MOST_GIVEN, NewCancellation, NewPlan
 from retinue.planning.state import PlanStatus
 from retinue.planning.suggestions import suggestions
 from retinue.planning.views import PlanRow, find_plan, list_plans
-from retinue.runs import Conversation
+from retinue.runs import conversation_of
 from retinue.web import EventView, IfMatch, Page, Router, WantedPage, check_match, history, problems, scoped, set_etag
 
 router = Router(prefix="/v1/my/plans", tags=["plans"], responses=problems(404))
@@ -74,7 +74,7 @@ async def events(scope: Annotated[Scope, scoped("plans", "read")], plan_id: str,
 async def create(scope: Annotated[Scope, scoped("plans", "create")], body: NewPlan) -> PlanView:
     """Have your agents carry out a graph of tasks. What is wrong with it is named for every task at once."""
     if body.session_id is not None:
-        await scope.service(Conversation).check_owner(scope, body.session_id)  # type: ignore[type-abstract]  # a protocol
+        await conversation_of(scope).check_owner(scope, body.session_id)
     plan = await checked_plan(scope, body.plan(scope.clock.now()), most=MOST_GIVEN)
     ask = ("you asked to approve it first",) if body.approval else ()
     plan_id = await commands.start_plan(scope, plan, session_id=body.session_id, ask=ask)

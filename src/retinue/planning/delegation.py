@@ -26,9 +26,6 @@ MOST = 16
 """Calls that one run may hand on."""
 
 
-HANDED_ON = frozenset({"plan", "delegate", "ask_agent"})
-"""Tools whose calls are other work, and spend what the run may spend."""
-
 NOTHING_LEFT = "Not handed on: the money for this run is used up."
 
 
@@ -62,7 +59,7 @@ class ToAnotherAgent:
             return Declined(f"Not handed on: {DEEPEST} delegations lie above this one already. Do it yourself.")
         if sum(one.child is not None for turn in call.state.turns for one in turn.calls) >= MOST:
             return Declined(f"Not handed on: this run has handed on {MOST} calls, the most it may.")
-        if budget_left(call) == 0:
+        if budget_left(scope, call) == 0:
             return Declined(NOTHING_LEFT)
         try:
             agent = await self._agent(scope, call)
@@ -74,7 +71,7 @@ class ToAnotherAgent:
         if agent.agent_id == call.requested.agent_id:
             return Declined("That is you. Do it yourself, or ask another agent.")
         try:
-            run_id = await runs.assign(scope, self._assignment(call, agent, prompt))
+            run_id = await runs.assign(scope, self._assignment(scope, call, agent, prompt))
         except (TooManyRequests, BudgetExhausted) as fault:
             return Declined(f"{agent.name} cannot take it now: {fault.detail}")
         return Child(kind=KIND, id=run_id)
@@ -82,7 +79,7 @@ class ToAnotherAgent:
     async def _agent(self, scope: Scope, call: DelegatedCall) -> Agent:
         return await agents.find(scope, str(call.arguments.get("agent", "")))
 
-    def _assignment(self, call: DelegatedCall, agent: Agent, prompt: str) -> Assignment:
+    def _assignment(self, scope: Scope, call: DelegatedCall, agent: Agent, prompt: str) -> Assignment:
         requested = call.requested
         return Assignment(
             parent=Parent(kind=KIND, id=call.run_id, key=call.call_id),
@@ -92,7 +89,7 @@ class ToAnotherAgent:
             owner_id=requested.owner_id,
             depth=requested.depth + 1,
             tainted_by=call.state.tainted_by,
-            budget=budget_left(call),
+            budget=budget_left(scope, call),
         )
 
     async def outcome(self, scope: Scope, child_id: UUID, *, lock: bool) -> ChildOutcome | None:
@@ -110,7 +107,7 @@ class ToAnotherAgent:
             await runs.cancel(scope, child_id, reason)
 
 
-def budget_left(call: DelegatedCall) -> int | None:
+def budget_left(scope: Scope, call: DelegatedCall) -> int | None:
     """Return what a call may spend of what the run has left, in nano-dollars; None: the run has no bound of its own.
 
     Calls that are open at the same time share it: together they must not spend more than is there.
@@ -119,7 +116,8 @@ def budget_left(call: DelegatedCall) -> int | None:
     if not bounds:
         return None
     left = min(bounds) - call.state.spent
-    handed_on = sum(one.tool in HANDED_ON for one in call.state.open_calls)
+    delegations = scope.service(runs.Delegations)
+    handed_on = sum(delegations.behind(one.tool) is not None for one in call.state.open_calls)
     return max(1, left // max(1, handed_on)) if left > 0 else 0
 
 

@@ -160,11 +160,11 @@ def origin_of(call_id: str) -> Origin:
             return Origin(kind="model")
 
 
-def plan_of(draft: Draft, tasks: Sequence[Task], *, request: str, origin: Origin, on_failure: OnFailure) -> Plan:
+def plan_of(draft: Draft, *, request: str, origin: Origin, on_failure: OnFailure) -> Plan:
     """Return the plan that a draft stands for."""
     return Plan(
         title=draft.title or title_of(request),
-        tasks=tuple(tasks),
+        tasks=tuple(map(task_of, draft.tasks)),
         origin=origin,
         request=request,
         on_failure=draft.on_failure or on_failure,

@@ -12,9 +12,9 @@ from uuid import UUID
 
 import msgspec
 
-from retinue.agents import Agent
 from retinue.kernel import Scope
 from retinue.planning import drafting
+from retinue.planning.assigning import with_agents
 from retinue.planning.checks import check_plan, same_name
 from retinue.planning.commands import cancel_plan, load_plan, start_plan
 from retinue.planning.delegation import DEEPEST, LABELS, NOTHING_LEFT, budget_left, handled_elsewhere
@@ -49,7 +49,7 @@ class ByAPlan:
         """Check the plan and begin it, or say what is wrong with it: once so that it is mended, then for good."""
         if call.requested.depth >= DEEPEST:
             return Declined(f"Not planned: {DEEPEST} delegations lie above this one already. Do it yourself.")
-        if budget_left(call) == 0:
+        if budget_left(scope, call) == 0:
             return Declined(NOTHING_LEFT)
         earlier = _plans_of(call)
         if len(earlier) >= _MOST_PLANS:
@@ -60,10 +60,12 @@ class ByAPlan:
             draft = drafting.read_draft(call.arguments)
         except msgspec.ValidationError as error:
             return _refused(call, [f"the arguments are not valid: {error}"])
-        plan = await self._plan(scope, call, draft, team, holds, earlier)
-        wrong = check_plan(plan, agents={same_name(agent.name) for agent in team}, most=_most(holds))
+        plan = await self._plan(scope, call, draft, holds, earlier)
+        by_name = {same_name(agent.name): agent for agent in team}
+        wrong = check_plan(plan, agents=by_name, most=_most(holds))
         if wrong:
-            return _refused(call, [f"{mistake.path}: {mistake.message}" for mistake in wrong])
+            return _refused(call, [str(mistake) for mistake in wrong])
+        plan = msgspec.structs.replace(plan, tasks=with_agents(plan.tasks, by_name))
         if plan.origin.kind == "model" and holds.cache_seconds and not earlier:
             digest = drafting.digest_of(call.asked, team)
             await drafting.remember(scope, digest, draft, holds.cache_seconds)
@@ -82,22 +84,14 @@ class ByAPlan:
         scope: Scope,
         call: DelegatedCall,
         draft: drafting.Draft,
-        team: Sequence[Agent],
         holds: PlanningPolicy,
         earlier: Sequence[UUID],
     ) -> Plan:
-        by_name = {same_name(agent.name): agent for agent in team}
-        tasks = []
-        for task in map(drafting.task_of, draft.tasks):
-            agent = by_name.get(same_name(task.agent or ""))
-            found = {"agent": agent.name, "agent_id": agent.agent_id} if agent else {}
-            tasks.append(msgspec.structs.replace(task, **found))
         given: dict[str, Any] = {}
         for plan_id in earlier:
             given |= _results(await load_plan(scope, plan_id))
         plan = drafting.plan_of(
             draft,
-            tasks,
             request=call.asked,
             origin=drafting.origin_of(call.call_id),
             on_failure=holds.on_failure,
@@ -107,7 +101,7 @@ class ByAPlan:
             given=given,
             depth=call.requested.depth + 1,
             tainted_by=tuple(call.state.tainted_by),
-            budget=budget_left(call),
+            budget=budget_left(scope, call),
         )
 
     async def outcome(self, scope: Scope, child_id: UUID, *, lock: bool) -> ChildOutcome | None:

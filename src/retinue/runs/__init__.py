@@ -23,7 +23,7 @@ from retinue.runs.commands import (
 from retinue.runs.conversation import Conversation, EndedRun
 from retinue.runs.delegations import ChildOutcome, Declined, DelegatedCall, Delegation, Delegations, Opening
 from retinue.runs.events import Child, GivenCall, Parent, RunRequested
-from retinue.runs.parents import parent_hooks
+from retinue.runs.parents import conversation_of, parent_hooks
 from retinue.runs.presenting import RunView, present
 from retinue.runs.rules import ENDED, RunState, Status, fold
 from retinue.runs.views import RunRow, ended_among, find_run, list_runs
@@ -53,6 +53,7 @@ __all__ = [
     "Status",
     "assign",
     "cancel",
+    "conversation_of",
     "delete_agent_runs",
     "drop",
     "ended_among",

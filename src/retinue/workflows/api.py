@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from retinue.database import open_scope
 from retinue.kernel import BadInput, NotFound, Scope, Services, Settings, UnsupportedMediaType, parse_id
 from retinue.planning import PlanView, Task, find_plan, list_plans, present
-from retinue.runs import Conversation
+from retinue.runs import conversation_of
 from retinue.web import (
     Exchange,
     IfMatch,
@@ -232,7 +232,7 @@ async def run(
     wanted = body or NewRun()
     callback = callbacks.check_url(wanted.callback, scope.service(Settings)) if wanted.callback else None
     if wanted.session_id is not None:
-        await scope.service(Conversation).check_owner(scope, wanted.session_id)  # type: ignore[type-abstract]
+        await conversation_of(scope).check_owner(scope, wanted.session_id)
     found = await commands.find(scope, name)
     plan_id = await commands.start(scope, found, wanted.inputs, session_id=wanted.session_id, callback=callback)
     response.headers["Location"] = f"/v1/my/plans/{plan_id}"
