@@ -256,9 +256,7 @@ class _Drive:
         except TimeoutError:
             if not deadline.expired():
                 raise
-            limit = self.journal.agent.limits.seconds
-            seconds = min(limit, self.journal.requested.seconds or limit)
-            await self.journal.record(RunTimedOut(seconds=seconds, step=self.journal.state.step))
+            await self.journal.record(RunTimedOut(seconds=self._seconds, step=self.journal.state.step))
         except Stopped as stopped:
             if stopped.reason != "cancel":
                 raise
@@ -340,7 +338,8 @@ class _Drive:
         """Say what can only be said now of tools that others carry out, such as who is in the team."""
         delegations = scope.service(Delegations)
         behind = {tool: one for tool in agent.tools if (one := delegations.behind(tool)) is not None}
-        return {tool: await one.describe(scope, requested) for tool, one in behind.items()}
+        told = {one: await one.describe(scope, requested) for one in set(behind.values())}
+        return {tool: told[one] for tool, one in behind.items()}
 
     async def _check_budget(self, scope: Scope, agent_id: UUID) -> BudgetExhausted | None:
         try:
@@ -349,13 +348,14 @@ class _Drive:
             return fault
         return None
 
-    def _seconds_left(self) -> float:
-        limits = self.journal.agent.limits
-        return max(0.001, min(limits.seconds, self.journal.requested.seconds or limits.seconds) - self._spent)
-
     @property
-    def _spent(self) -> float:
-        return self.journal.state.active_seconds
+    def _seconds(self) -> float:
+        """How long workers may have the run: its agent's limit, or less if it was asked for with less."""
+        limit = self.journal.agent.limits.seconds
+        return min(limit, self.journal.requested.seconds or limit)
+
+    def _seconds_left(self) -> float:
+        return max(0.001, self._seconds - self.journal.state.active_seconds)
 
     async def _steps(self) -> None:
         while not self.journal.left:
