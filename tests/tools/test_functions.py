@@ -135,7 +135,8 @@ async def test_a_plain_function_runs_in_a_thread_of_its_own(context: ToolContext
     assert outcome.content != threading.current_thread().name
 
 
-async def test_a_plain_function_that_never_returns(context: ToolContext) -> None:
+async def test_a_plain_function_that_never_returns(context: ToolContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_in_flight", set())
     release = threading.Event()
 
     @tool(effect=Effect.READ)
@@ -154,6 +155,7 @@ async def test_a_plain_function_that_never_returns(context: ToolContext) -> None
 
 
 async def test_there_is_a_limit_to_calls_that_hang(context: ToolContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_in_flight", set())
     monkeypatch.setattr(module, "_MOST_THREADS", 2)
     release = threading.Event()
 
@@ -174,6 +176,23 @@ async def test_there_is_a_limit_to_calls_that_hang(context: ToolContext, monkeyp
     assert [outcome.content for outcome in await asyncio.gather(*hanging)] == ["let go", "let go"]
     await _until_no_call_runs()
     assert not (await made.run(context, {})).failed
+
+
+async def test_a_call_that_ends_after_its_loop_frees_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_in_flight", set())
+    release = threading.Event()
+
+    def in_a_loop_that_closes() -> None:
+        async def give_up() -> None:
+            async with asyncio.timeout(0.05):
+                await module.in_own_thread(lambda: release.wait(30))
+
+        with pytest.raises(TimeoutError):
+            asyncio.run(give_up())
+
+    await asyncio.to_thread(in_a_loop_that_closes)
+    release.set()
+    await _until_no_call_runs()
 
 
 async def _until_no_call_runs() -> None:

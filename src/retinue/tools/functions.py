@@ -130,7 +130,6 @@ async def in_own_thread(work: Callable[[], T]) -> T:
     context = contextvars.copy_context()
 
     def settle(result: T | None, error: BaseException | None) -> None:
-        _in_flight.discard(thread)
         if future.done():
             return
         if error is None:
@@ -144,6 +143,7 @@ async def in_own_thread(work: Callable[[], T]) -> T:
             result = context.run(work)
         except BaseException as raised:  # whatever it is belongs to the caller, not to this thread
             error = raised
+        _in_flight.discard(thread)  # here and not in the loop, which may have closed
         with suppress(RuntimeError):  # the loop has closed in the meantime; nobody waits any more
             loop.call_soon_threadsafe(settle, result, error)
 
