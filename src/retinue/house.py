@@ -14,16 +14,20 @@ from retinue import identity
 from retinue.agents import find as find_agent
 from retinue.agents.room import ROOM as AGENTS
 from retinue.approvals.room import ROOM as APPROVALS
+from retinue.artifacts.room import ROOM as ARTIFACTS
 from retinue.board.room import ROOM as BOARD
 from retinue.chat.room import ROOM as CHAT
 from retinue.database import Database, EmbeddedPostgres, current_revision, expected_revision, migrate, self_check
 from retinue.dispatch import Dispatcher
+from retinue.gateway.room import ROOM as GATEWAY
+from retinue.grants.room import ROOM as GRANTS
 from retinue.identity.room import ROOM as IDENTITY
 from retinue.kernel import Clock, Fault, Room, Scope, Services, Settings, SystemClock, Unavailable
 from retinue.ledger import Feed, Projections
 from retinue.live import Live, MemoryLive, RedisLive
 from retinue.metering import AgentDirectory
 from retinue.metering.room import ROOM as METERING
+from retinue.operations.room import ROOM as OPERATIONS
 from retinue.planning.room import ROOM as PLANNING
 from retinue.providers import Providers
 from retinue.runs.room import ROOM as RUNS
@@ -37,7 +41,23 @@ from retinue.workflows.room import ROOM as WORKFLOWS
 
 log = logging.getLogger(__name__)
 
-ROOMS: Sequence[Room] = (VAULT, IDENTITY, TENANCY, AGENTS, APPROVALS, METERING, RUNS, PLANNING, WORKFLOWS, CHAT, BOARD)
+ROOMS: Sequence[Room] = (
+    VAULT,
+    IDENTITY,
+    TENANCY,
+    GRANTS,
+    AGENTS,
+    APPROVALS,
+    METERING,
+    ARTIFACTS,
+    RUNS,
+    GATEWAY,
+    PLANNING,
+    OPERATIONS,
+    WORKFLOWS,
+    CHAT,
+    BOARD,
+)
 
 _WATCH_SECONDS = 0.5
 

@@ -144,6 +144,8 @@ class Scope:
         trace_id: W3C trace id (32 hex digits), for events, logs and problem documents.
         cause: the id of the event, command or request that led here.
         scopes: what an API key was limited to; None means no further limit.
+        grant_id: the grant under which an application acts for the user; it sees what belongs to that grant and
+            nothing else. None: nobody acts by a grant.
     """
 
     tenant_id: UUID
@@ -156,6 +158,7 @@ class Scope:
     trace_id: str = ""
     cause: str = ""
     scopes: frozenset[str] | None = None
+    grant_id: UUID | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
 
     @property

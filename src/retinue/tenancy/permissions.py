@@ -36,6 +36,11 @@ Resource = Literal[
     "workflows",
     "teams",
     "items",
+    "operations",
+    "artifacts",
+    "grants",
+    "costs",
+    "models",
 ]
 
 Action = Literal[
@@ -58,6 +63,8 @@ Action = Literal[
 ROLES: tuple[Role, ...] = get_args(Role)
 AGENT = "agent"
 """The role of agents, which no member has."""
+GRANTEE = "grantee"
+"""The role of applications that act by a user's grant, which no member has."""
 RESOURCES: tuple[Resource, ...] = get_args(Resource)
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
@@ -82,6 +89,10 @@ _VIEWER: Cells = {
     "workflows": {"list": "allow", "read": "allow"},
     "teams": {"list": "allow", "read": "allow"},
     "items": {"list": "allow", "read": "allow", "export": "allow"},
+    "operations": {"list": "allow", "read": "allow"},
+    "artifacts": {"list": "allow", "read": "allow"},
+    "grants": {"list": "allow", "read": "allow"},
+    "costs": {"read": "allow"},
 }
 
 _MEMBER: Cells = {
@@ -103,6 +114,10 @@ _MEMBER: Cells = {
     "plans": {"create": "allow", "cancel": "allow", "retry": "allow"},
     "workflows": {"create": "allow"},
     "items": {"create": "allow", "change": "allow", "delete": "allow"},
+    "operations": {"create": "allow", "cancel": "allow", "retry": "allow"},
+    "artifacts": {"create": "allow", "change": "allow", "delete": "allow"},
+    "grants": {"create": "allow", "delete": "allow"},
+    "models": {"create": "allow"},
 }
 
 _MANAGER: Cells = {
@@ -113,12 +128,15 @@ _MANAGER: Cells = {
     "workflows": {"change": "allow", "delete": "allow"},
     "teams": {"create": "allow", "change": "allow", "delete": "allow"},
     "items": {"decide": "allow"},
+    "costs": {"list": "allow", "export": "allow"},
 }
 
 _ADMIN: Cells = {
     "tenants": {"change": "allow"},
     "members": {"create": "allow", "change": "allow", "delete": "allow"},
     "secrets": {"create": "allow", "change": "allow", "delete": "allow"},
+    "operations": {"change": "allow"},
+    "costs": {"change": "allow"},
 }
 
 # An agent has this and no more, of what the user has in whose name it acts: both must allow. What it asks for, a person
@@ -126,6 +144,13 @@ _ADMIN: Cells = {
 _AGENT: Cells = {
     "teams": {"list": "allow", "read": "allow"},
     "items": {"list": "allow", "read": "allow", "change": "ask"},
+}
+
+# An application has this of what the user has who granted it: within the grant, and on what belongs to it.
+_GRANTEE: Cells = {
+    "grants": {"read": "allow"},
+    "operations": {"create": "allow", "list": "allow", "read": "allow", "cancel": "allow"},
+    "artifacts": {"create": "allow", "list": "allow", "read": "allow", "delete": "allow"},
 }
 
 _ADDED: Mapping[Role, Cells] = {"viewer": _VIEWER, "member": _MEMBER, "manager": _MANAGER, "admin": _ADMIN}
@@ -140,6 +165,8 @@ def _unfolded() -> Mapping[tuple[str, str, str], Permission]:
         table.update({(role, resource, action): permission for (resource, action), permission in so_far.items()})
     for resource, actions in _AGENT.items():
         table.update({(AGENT, resource, action): permission for action, permission in actions.items()})
+    for resource, actions in _GRANTEE.items():
+        table.update({(GRANTEE, resource, action): permission for action, permission in actions.items()})
     return MappingProxyType(table)
 
 

@@ -59,6 +59,7 @@ class Entry:
         scopes: what an API key is limited to, as ``resource:action`` or ``resource:*``; None for no further limit.
         audiences: what of the tenant's events the user sees besides what everybody does, such as ``team:<id>``;
             :data:`ALL` for all. Filled in for live streams alone.
+        grant_id: the grant under which an application acts for the user; None for people and keys.
     """
 
     actor: Actor
@@ -66,6 +67,7 @@ class Entry:
     role: str
     scopes: frozenset[str] | None = None
     audiences: frozenset[str] = frozenset()
+    grant_id: UUID | None = None
 
 
 class Gate(Protocol):

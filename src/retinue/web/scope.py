@@ -56,6 +56,7 @@ def scoped(resource: str, action: str) -> Any:
                 trace_id=exchange.trace_id,
                 cause=f"request:{exchange.span_id}",
                 scopes=entry.scopes,
+                grant_id=entry.grant_id,
             )
             if repeatable is not None:
                 await repeatable.begin(scope)

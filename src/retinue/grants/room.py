@@ -1,0 +1,7 @@
+"""The grants room."""
+
+from __future__ import annotations
+
+from retinue.kernel import Room
+
+ROOM = Room(name="grants")
