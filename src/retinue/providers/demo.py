@@ -3,7 +3,7 @@
 It shows what an agent does: with file tools it lists and reads the files, quotes them, and writes a file when it is
 asked to, so that an approval comes up. Everything it quotes was really read through tool calls. It answers to any
 name; ``demo:slow`` takes its time, for those who want to watch or interrupt it. With the tool ``plan`` it has a team
-read, check and write.
+read, check and write. Command-line agents hear it in the words of their own tools (``demo_cli``).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from retinue.providers.backend import Beat, OnDelta, Reply
+from retinue.providers.demo_cli import in_our_words, in_their_words, is_of_cli
 from retinue.providers.messages import AnswerPart, ModelRequest, Text, ToolCall, ToolResult
 
 DEMO = "demo:assistant"
@@ -161,6 +162,8 @@ def decide(request: ModelRequest) -> list[AnswerPart]:
     """Return the next turn of the script."""
     if request.output_schema is not None:
         return [Text(msgspec.json.encode(example(request.output_schema)).decode())]
+    if is_of_cli(request):
+        return [in_their_words(part, request) for part in decide(in_our_words(request))]
     scene = _Scene(request)
     return _next_calls(scene) or [Text(f"{LABEL} {_closing_words(scene)}")]
 
