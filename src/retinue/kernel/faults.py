@@ -7,6 +7,7 @@ errors. ``detail`` is for a person, says what to do, and never contains secrets,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, ClassVar
 
 
@@ -114,6 +115,18 @@ class BudgetExhausted(Fault):
     """The money set aside for this is used up."""
 
     kind, status, title = "budget-exhausted", 402, "The budget is used up"
+
+
+class QuotaExhausted(Fault):
+    """A month's share of something is used up; ``extra["begins_anew"]`` is the day (UTC) on which it begins anew."""
+
+    kind, status, title = "quota-exhausted", 429, "The quota is used up"
+
+    def __init__(self, detail: str, *, begins_anew: datetime, now: datetime) -> None:
+        seconds = max(1, round((begins_anew - now).total_seconds()))
+        super().__init__(
+            detail, extra={"begins_anew": begins_anew.date().isoformat()}, headers={"Retry-After": str(seconds)}
+        )
 
 
 class Unavailable(Fault):

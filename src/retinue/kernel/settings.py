@@ -124,6 +124,20 @@ class Settings(BaseSettings):
     dead_after_seconds: float = Field(default=3.0, gt=0, le=600, description="a worker silent for so long is dead")
     run_attempts: int = Field(default=3, ge=1, le=100, description="activations lost before a run is poison")
 
+    # Costs
+    cpu_second_rate: Decimal = Field(
+        default=Decimal("0.00015"), ge=0, le=1000, description="dollars a second of CPU time costs a tenant"
+    )
+    memory_rate: Decimal = Field(
+        default=Decimal("0.03"), ge=0, le=1000, description="dollars a GiB of memory costs for an hour"
+    )
+    storage_rate: Decimal = Field(
+        default=Decimal("0.003"), ge=0, le=1000, description="dollars a GiB of stored artifacts costs for a day"
+    )
+    model_call_rate: Decimal = Field(
+        default=Decimal(0), ge=0, le=1000, description="dollars a model call costs besides its model's price"
+    )
+
     @field_validator("data")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
