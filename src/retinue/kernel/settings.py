@@ -138,6 +138,24 @@ class Settings(BaseSettings):
         default=Decimal(0), ge=0, le=1000, description="dollars a model call costs besides its model's price"
     )
 
+    # Artifacts
+    artifact_bytes: int = Field(default=104_857_600, ge=1024, description="bytes of one artifact")
+    artifact_user_bytes: int = Field(default=10_737_418_240, ge=1024, description="bytes of all artifacts of one user")
+    artifact_retention_days: int = Field(
+        default=7, ge=0, le=36_500, description="days an artifact is kept where nobody said; 0: for ever"
+    )
+    artifact_unpublished_seconds: float = Field(
+        default=3600, gt=0, description="a file that was taken in and never published is removed after so long"
+    )
+    upload_seconds: int = Field(default=86_400, ge=1, description="life of a resumable upload after its last byte")
+    upload_part_bytes: int = Field(
+        default=33_554_432, ge=65_536, description="bytes of a resumable upload that a crash of the server can cost"
+    )
+    clamd: str | None = Field(
+        default=None, description="scanner of files that come in: a socket's path, or host:port; empty: none"
+    )
+    clamd_seconds: float = Field(default=60, gt=0, description="seconds the scanner may be silent")
+
     @field_validator("data")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
