@@ -379,6 +379,16 @@ async def pause_agent(scope: Scope, agent_id: UUID, paused: bool) -> None:
     await _resume_runs(scope, waiting)
 
 
+async def bound_lane(scope: Scope, agent_id: UUID, most: int) -> None:
+    """Let at most so many runs of an agent go on at once, also of those that wait already; start what may start now.
+
+    Where more go on, none of them is stopped: none is added until there are fewer.
+    """
+    await lanes.set_most(scope, agent_id, most)
+    for lucky in await lanes.fill(scope, agent_id, most):
+        await wake(scope, ADVANCE, lucky)
+
+
 async def stop_tenant(scope: Scope, stopped: bool) -> None:
     """Close or open all lanes of the tenant: the emergency stop."""
     if stopped:

@@ -34,7 +34,7 @@ async def enter(scope: Scope, agent_id: UUID, *, concurrency: int, queue: int) -
 
 async def _enter(scope: Scope, agent_id: UUID, concurrency: int, queue: int) -> tuple[bool, int] | None:
     row = await scope.queries.fetchrow(
-        "WITH lane AS (SELECT running, queued, running < $2 AND NOT paused AND NOT stopped AS free "
+        "WITH lane AS (SELECT running, queued, running < least($2, most) AND NOT paused AND NOT stopped AS free "
         "              FROM lanes WHERE agent_id = $1 FOR UPDATE) "
         "UPDATE lanes SET running = lanes.running + CASE WHEN lane.free THEN 1 ELSE 0 END, "
         "                 queued = lanes.queued + CASE WHEN lane.free OR lane.queued >= $3 THEN 0 ELSE 1 END "
@@ -74,7 +74,8 @@ async def leave(scope: Scope, agent_id: UUID, *, failed: bool | None = None) -> 
     """
     somebody_waits = await scope.queries.fetchval(
         "UPDATE lanes SET running = greatest(running - 1, 0), last_failed = coalesce($2, last_failed) "
-        "WHERE agent_id = $1 RETURNING queued > 0 AND NOT paused AND NOT stopped",
+        "WHERE agent_id = $1 "
+        "RETURNING queued > 0 AND (most IS NULL OR running < most) AND NOT paused AND NOT stopped",
         agent_id,
         failed,
     )
@@ -94,7 +95,7 @@ async def fill(scope: Scope, agent_id: UUID, concurrency: int) -> list[UUID]:
     started: list[UUID] = []
     while True:
         free = await scope.queries.fetchval(
-            "SELECT running < $2 AND queued > 0 AND NOT paused AND NOT stopped FROM lanes "
+            "SELECT running < least($2, most) AND queued > 0 AND NOT paused AND NOT stopped FROM lanes "
             "WHERE agent_id = $1 FOR UPDATE",
             agent_id,
             concurrency,
@@ -132,6 +133,18 @@ async def set_paused(scope: Scope, agent_id: UUID, paused: bool) -> None:
         scope.tenant_id,
         agent_id,
         paused,
+    )
+
+
+async def set_most(scope: Scope, agent_id: UUID, most: int) -> None:
+    """Bound one agent's lane from now on, whatever the definitions of the runs that wait in it say."""
+    await scope.queries.execute(
+        "INSERT INTO lanes (tenant_id, agent_id, most, stopped) VALUES ($1, $2, $3, $4) "
+        "ON CONFLICT (tenant_id, agent_id) DO UPDATE SET most = $3",
+        scope.tenant_id,
+        agent_id,
+        most,
+        await is_stopped(scope),
     )
 
 

@@ -90,11 +90,17 @@ class Toolbox:
         self.plugins = load_plugins(taken=taken) if plugins is None else plugins
         self._groups |= {name: [tool] for name, tool in self.plugins.tools.items()}
         self._pool = McpPool(settings, resolve=resolve, tls=tls)
+        self._unlisted: set[str] = set()
         self._opened: dict[tuple[str, ...], OpenTools] = {}
         self._remote: WeakKeyDictionary[McpConnection, RemoteTools] = WeakKeyDictionary()
 
-    def add(self, group: str, tools: Sequence[Tool]) -> None:
+    def add(self, group: str, tools: Sequence[Tool], *, listed: bool = True) -> None:
         """Offer the tools of a room to agents, under one name of their ``tools``. For the start of the server.
+
+        Args:
+            group: the name.
+            tools: what it stands for.
+            listed: whether people are told of it; a tool that only a room's own agent can use need not be.
 
         Raises:
             ValueError: the name is taken.
@@ -103,6 +109,8 @@ class Toolbox:
         if taken & {group, *(tool.name for tool in tools)}:
             raise ValueError(f"there are tools called {group} already")
         self._groups[group] = list(tools)
+        if not listed:
+            self._unlisted.add(group)
 
     def labels_of(self, selection: Sequence[str]) -> dict[str, Labels]:
         """Return what each tool of an agent's selection may cause, by the tool's name; MCP servers' are not known."""
@@ -111,7 +119,7 @@ class Toolbox:
 
     def names(self) -> list[str]:
         """Return what an agent's ``tools`` may name."""
-        return sorted(self._groups)
+        return sorted(set(self._groups) - self._unlisted)
 
     def check(self, selection: Sequence[str], mcp: Iterable[McpServer | Mapping[str, Any]] = ()) -> list[McpServer]:
         """Check the tools of an agent's definition and return its MCP servers as they are stored.
