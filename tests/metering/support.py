@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from retinue import metering
 from retinue.database import Database
 from retinue.kernel import Clock, Scope, Services, Settings
-from retinue.metering import commands, views
+from retinue.metering import commands, pricing, quotas, views
 from retinue.metering.events import Period
 from retinue.metering.rules import BEGINNING, Budget
 from tests.support.scopes import ledger_services, scope_of
@@ -19,8 +19,8 @@ DOLLAR = 1_000_000_000
 
 
 def metering_services(database: Database) -> Services:
-    """The ledger with metering's projection, and settings."""
-    services = ledger_services(database, [views.PROJECTION])
+    """The ledger with metering's projections, and settings."""
+    services = ledger_services(database, [views.PROJECTION, pricing.PROJECTION, quotas.PROJECTION])
     services.add(Settings, Settings())
     return services
 

@@ -1,6 +1,33 @@
-"""Usage, budgets, and the reservations that keep parallel calls within them."""
+"""Usage, budgets, and the reservations that keep parallel calls within them; costs, bills, rates and quotas."""
 
+from retinue.metering.charges import Bill, Charge, Line, bill, charge
 from retinue.metering.commands import AgentDirectory, check, release_run, reserve, settle
+from retinue.metering.cost_shapes import BillView, bill_view
 from retinue.metering.counting import count_run
+from retinue.metering.pricing import Rates, rates
+from retinue.metering.quotas import check_quota, count_operation, note_storage, storage_hooks, tier_of
+from retinue.metering.tiers import Tier
 
-__all__ = ["AgentDirectory", "check", "count_run", "release_run", "reserve", "settle"]
+__all__ = [
+    "AgentDirectory",
+    "Bill",
+    "BillView",
+    "Charge",
+    "Line",
+    "Rates",
+    "Tier",
+    "bill",
+    "bill_view",
+    "charge",
+    "check",
+    "check_quota",
+    "count_operation",
+    "count_run",
+    "note_storage",
+    "rates",
+    "release_run",
+    "reserve",
+    "settle",
+    "storage_hooks",
+    "tier_of",
+]

@@ -20,6 +20,7 @@ from retinue.kernel import Scope
 from retinue.ledger import Event, append
 from retinue.metering import counting, rules, views
 from retinue.metering.events import BudgetChanged, BudgetRemoved, Period
+from retinue.metering.pricing import server_rates
 from retinue.metering.rules import Budget
 
 
@@ -97,6 +98,8 @@ async def settle(
     output_tokens: int,
     cost: int | None,
     calls: int = 1,
+    application: str = "",
+    operation_id: UUID | None = None,
 ) -> None:
     """Count a model call, and turn its reservation into what it cost. One statement.
 
@@ -113,9 +116,11 @@ async def settle(
         output_tokens: tokens it wrote.
         cost: nano-dollars; None when the price is not known.
         calls: how many calls these numbers are of.
+        application: the application for which the user's agent asked; empty for the user's own.
+        operation_id: on whose bill the call stands, if on one.
     """
     budgets = await scope.queries.fetch(
-        "SELECT * FROM metering_settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        "SELECT * FROM metering_settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         scope.tenant_id,
         agent_id,
         user_id,
@@ -128,6 +133,9 @@ async def settle(
         cost,
         views.assumed_price(scope),
         scope.clock.now(),
+        application,
+        operation_id,
+        server_rates(scope).model_call,
     )
     for row in budgets:
         budget = views.budget_of(row)

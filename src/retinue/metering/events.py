@@ -1,4 +1,7 @@
-"""Facts about budgets, on the stream ``budget:<subject>``. What was used is counted, not recorded: runs tell it."""
+"""Facts about budgets, rates, tiers and quotas. What was used is counted, not recorded: runs and operations tell it.
+
+Their streams are ``budget:<subject>``, ``rates:<tenant>``, ``tier:<tenant>`` and ``quota:<user>``.
+"""
 
 from __future__ import annotations
 
@@ -50,3 +53,46 @@ class BudgetUsedUp(Event, frozen=True, kw_only=True):
     spent: int
     period: Period
     period_start: date
+
+
+@event("rates.changed")
+class RatesChanged(Event, frozen=True, kw_only=True):
+    """Somebody set what a tenant's work costs, in nano-dollars; None: the server's own rate."""
+
+    cpu_second: int | None
+    memory_gib_hour: int | None
+    storage_gib_day: int | None
+    model_call: int | None
+
+
+TierName = Literal["free", "pro", "own"]
+Quotaed = Literal["operations", "storage"]
+
+
+@event("tier.changed")
+class TierChanged(Event, frozen=True, kw_only=True):
+    """The operator put a tenant into another tier."""
+
+    tier: TierName
+
+
+@event("quota.warned")
+class QuotaWarned(Event, frozen=True, kw_only=True):
+    """Most of a user's quota is used; once a month. Of operations a number, of storage bytes."""
+
+    user_id: UUID
+    what: Quotaed
+    limit: int
+    used: int
+    month: date
+
+
+@event("quota.exhausted")
+class QuotaUsedUp(Event, frozen=True, kw_only=True):
+    """All of a user's quota is used; once a month. Of operations a number, of storage bytes."""
+
+    user_id: UUID
+    what: Quotaed
+    limit: int
+    used: int
+    month: date

@@ -193,10 +193,10 @@ async def days_of_use(
     """Return what a user's runs used by day, agent and model, the newest first, from before a place on."""
     day, agent_id, model = before or (None, None, None)
     rows = await scope.queries.fetch(
-        "SELECT calls, input_tokens, output_tokens, cost, unpriced, day, agent_id, model FROM usage_daily "
+        f"SELECT {_SUMS}, day, agent_id, model FROM usage_daily "
         "WHERE day BETWEEN $1 AND $2 AND user_id = $3 "
         'AND ($4::date IS NULL OR (day, agent_id, model) < ($4, $5::uuid, $6::text COLLATE "C")) '
-        "ORDER BY day DESC, agent_id DESC, model DESC LIMIT $7",
+        "GROUP BY day, agent_id, model ORDER BY day DESC, agent_id DESC, model DESC LIMIT $7",
         first,
         last,
         user_id,
