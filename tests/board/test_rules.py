@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from retinue.board import rules
 from retinue.board.events import BoardPolicy, FieldChange, ItemChanged, ItemEvent
-from retinue.board.export import defused
 from retinue.board.rules import DEFAULTS, DELETED, Item
 from retinue.kernel import BadInput, Conflict
 from retinue.ledger import Recorded
 from retinue.ledger.event import Meta
+from retinue.web import defused
 
 ITEM = UUID(int=1)
 ANN, BOB = UUID(int=10), UUID(int=11)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, Path, Query, Response
@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from retinue.board import commands, rules, views
 from retinue.board.bulk import Operation, bulk
 from retinue.board.events import BoardPolicy
-from retinue.board.export import csv_of
+from retinue.board.export import board_csv
 from retinue.board.rules import Priority, State
 from retinue.board.shapes import (
     Bulk,
@@ -41,7 +41,7 @@ from retinue.board.views import Wanted
 from retinue.board.working import stream_of
 from retinue.kernel import Scope
 from retinue.ledger import read_stream
-from retinue.web import IfMatch, Page, Router, WantedPage, problems, scoped, set_etag
+from retinue.web import CSV, IfMatch, Page, Router, WantedPage, csv_response, problems, scoped, set_etag
 
 router = Router(prefix="/v1/board", tags=["board"])
 
@@ -120,19 +120,10 @@ async def list_items(
     return page.page(found, view_of, lambda item: (item.item_id,))
 
 
-_CSV: dict[int | str, dict[str, Any]] = {
-    200: {"description": "the items, streamed", "content": {"text/csv": {"schema": {"type": "string"}}}}
-}
-
-
-@router.get("/export", response_class=StreamingResponse, responses=_CSV)
+@router.get("/export", response_class=StreamingResponse, responses=CSV)
 async def export(scope: Annotated[Scope, scoped("items", "export")], given: Given) -> StreamingResponse:
     """The items of a list as CSV. Cells that a spreadsheet would take for formulas get an apostrophe before them."""
-    return StreamingResponse(
-        csv_of(scope, given.wanted(scope)),
-        media_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": 'attachment; filename="board.csv"'},
-    )
+    return csv_response(board_csv(scope, given.wanted(scope)), "board.csv")
 
 
 @router.post("/items/bulk", responses=problems(409, 412))

@@ -1,16 +1,14 @@
-"""CSV of the board (RFC 4180): page by page, so that any number of items needs the memory of one page."""
+"""CSV of the board."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import AsyncIterator
-from dataclasses import replace
+from collections.abc import AsyncIterator, Sequence
+from uuid import UUID
 
 from retinue.board.rules import Item
 from retinue.board.views import Wanted, listed
-from retinue.database import Database
 from retinue.kernel import Scope
+from retinue.web import csv_of
 
 COLUMNS = (
     "item_id",
@@ -27,14 +25,6 @@ COLUMNS = (
     "created_by",
     "description",
 )
-PAGE = 500
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-
-
-def defused(cell: str) -> str:
-    """Return a cell that a spreadsheet shows and does not carry out: a formula gets an apostrophe before it."""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
 def row_of(item: Item) -> list[str]:
@@ -47,29 +37,13 @@ def row_of(item: Item) -> list[str]:
         "changed_at": item.changed_at.isoformat(),
         "created_by": item.created_by,
     }
-    return [defused(values[name] or "") for name in COLUMNS]
+    return [values[name] or "" for name in COLUMNS]
 
 
-def written(rows: list[list[str]]) -> bytes:
-    """Write rows as CSV."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerows(rows)
-    return text.getvalue().encode()
+def board_csv(scope: Scope, wanted: Wanted) -> AsyncIterator[bytes]:
+    """Write the items that the scope's user may see, newest first."""
 
+    async def page(within: Scope, before: UUID | None, limit: int) -> Sequence[Item]:
+        return await listed(within, wanted, before, limit)
 
-async def csv_of(scope: Scope, wanted: Wanted) -> AsyncIterator[bytes]:
-    """Write the items that the scope's user may see, newest first, a page at a time.
-
-    Each page is a transaction of its own, after the scope's: what changes meanwhile may show in one of both forms, and
-    no item comes twice.
-    """
-    yield written([list(COLUMNS)])
-    before = None
-    while True:
-        async with scope.service(Database).transaction(scope.tenant_id) as uow:
-            items = await listed(replace(scope, uow=uow), wanted, before, PAGE)
-        if items:
-            yield written([row_of(item) for item in items])
-            before = items[-1].item_id
-        if len(items) < PAGE:
-            return
+    return csv_of(scope, COLUMNS, page, row=row_of, place=lambda item: item.item_id)

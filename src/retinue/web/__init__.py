@@ -28,10 +28,12 @@ from retinue.web.problems import Problem, invalid, problems, refused
 from retinue.web.routing import Router
 from retinue.web.scope import exchange_here, public, scoped, services_of
 from retinue.web.server import Server
+from retinue.web.spreadsheet import CSV, csv_of, csv_response, defused
 from retinue.web.streams import Streams
 
 __all__ = [
     "ALL",
+    "CSV",
     "Catalogue",
     "Credential",
     "Deferred",
@@ -52,7 +54,10 @@ __all__ = [
     "WantedPage",
     "check_match",
     "create_app",
+    "csv_of",
+    "csv_response",
     "cursor",
+    "defused",
     "etag",
     "exchange_here",
     "history",
