@@ -34,7 +34,7 @@ from retinue.runs.room import ROOM as RUNS
 from retinue.tenancy import DoorKeeper
 from retinue.tenancy.room import ROOM as TENANCY
 from retinue.tools import Toolbox
-from retinue.vault import Vault
+from retinue.vault import BlobStore, Vault, open_blobs
 from retinue.vault.room import ROOM as VAULT
 from retinue.web import Health, create_app
 from retinue.workflows.room import ROOM as WORKFLOWS
@@ -164,6 +164,7 @@ class House:
         services.add(Live, live)  # type: ignore[type-abstract]  # services are found by their base class
         services.add(Vault, await Vault.open(settings, database))
         try:
+            blobs = services.add(BlobStore, open_blobs(settings))
             identity.install(services)
         except ValueError as error:
             raise CannotStart(str(error)) from None
@@ -172,7 +173,7 @@ class House:
         toolbox = services.add(Toolbox, Toolbox(settings))
         dispatcher = services.add(Dispatcher, Dispatcher(database, settings, services))
         # Closed in the reverse order: work first, connections last.
-        self._closing.extend([live, feed, providers, toolbox, dispatcher])
+        self._closing.extend([blobs, live, feed, providers, toolbox, dispatcher])
 
     async def _start(self, *, work: bool) -> None:
         services = self.services

@@ -156,6 +156,25 @@ class Settings(BaseSettings):
     )
     clamd_seconds: float = Field(default=60, gt=0, description="seconds the scanner may be silent")
 
+    # Blobs
+    blobs: str = Field(
+        default="",
+        description="where sealed files lie: file:///folder or s3://bucket/prefix; empty: a folder in the data folder",
+    )
+    s3_endpoint: str | None = Field(
+        default=None, description="the address of an S3-compatible service; empty: Amazon's of the region"
+    )
+    s3_region: str | None = _standard("AWS_REGION", default=None, description="the region of the bucket")
+    s3_access_key_id: str | None = _standard(
+        "AWS_ACCESS_KEY_ID", default=None, description="the key's id for the bucket; empty: the machine's role"
+    )
+    s3_secret_access_key: SecretStr | None = _standard(
+        "AWS_SECRET_ACCESS_KEY", default=None, description="the key for the bucket"
+    )
+    s3_session_token: SecretStr | None = _standard(
+        "AWS_SESSION_TOKEN", default=None, description="the session token of a key that is lent for a time"
+    )
+
     @field_validator("data")
     @classmethod
     def _absolute(cls, value: Path) -> Path:

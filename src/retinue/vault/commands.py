@@ -26,7 +26,7 @@ async def seal(scope: Scope, purpose: str, name: str, plaintext: bytes) -> None:
         name: its name within the purpose.
         plaintext: the value.
     """
-    key_id, key = await _sealing_key(scope)
+    key_id, key = await sealing_key(scope)
     body = encrypt(key, plaintext, _place(scope.tenant_id, purpose, name, key_id))
     await views.put_secret(scope, purpose, name, key_id, body)
     stream = _stream(purpose, name)
@@ -52,7 +52,7 @@ async def open_secrets(scope: Scope, purpose: str, names: Sequence[str] | None =
     keys: dict[UUID, bytes] = {}
     for sealed in await views.sealed_secrets(scope, purpose, names):
         if sealed.key_id not in keys:
-            keys[sealed.key_id] = await _unwrapped(scope, sealed.key_id, sealed.key)
+            keys[sealed.key_id] = await unwrapped(scope, sealed.key_id, sealed.key)
         place = _place(scope.tenant_id, purpose, sealed.name, sealed.key_id)
         found[sealed.name] = decrypt(keys[sealed.key_id], sealed.body, place)
     return found
@@ -120,10 +120,11 @@ async def _rewrap_tenant(database: Database, vault: Vault, tenant_id: UUID, root
             )
 
 
-async def _sealing_key(scope: Scope) -> tuple[UUID, bytes]:
+async def sealing_key(scope: Scope) -> tuple[UUID, bytes]:
+    """Return the tenant's key that seals from now on, with its id; at its first use it is made."""
     found = await views.newest_key(scope)
     if found is not None:
-        return found[0], await _unwrapped(scope, *found)
+        return found[0], await unwrapped(scope, *found)
     key_id, key = new_id(), new_key()
     await views.add_key(scope, key_id, await _wrapped(scope, key_id, key))
     return key_id, key
@@ -134,7 +135,8 @@ async def _wrapped(scope: Scope, key_id: UUID, key: bytes) -> Wrapped:
     return await scope.service(Vault).ring.wrap(key, _key_context(scope.tenant_id, key_id), current)
 
 
-async def _unwrapped(scope: Scope, key_id: UUID, wrapped: Wrapped) -> bytes:
+async def unwrapped(scope: Scope, key_id: UUID, wrapped: Wrapped) -> bytes:
+    """Open one of the tenant's keys. Raises SealBroken and VaultLocked as :meth:`KeyRing.unwrap` does."""
     return await scope.service(Vault).ring.unwrap(wrapped, _key_context(scope.tenant_id, key_id))
 
 

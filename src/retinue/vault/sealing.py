@@ -27,7 +27,7 @@ def encrypt(key: bytes, plaintext: bytes, context: bytes) -> bytes:
     """Encrypt ``plaintext`` so that it opens only under the same ``key`` and ``context``.
 
     The result is a format byte, a random nonce of 96 bits, the ciphertext and its tag. A random nonce is safe for
-    2**32 values under one key; a tenant's key seals a handful.
+    2**32 values under one key; a tenant's key seals its secrets, and one data key for each file.
     """
     nonce = os.urandom(_NONCE_BYTES)
     return _FORMAT + nonce + AESGCM(key).encrypt(nonce, plaintext, context)

@@ -36,6 +36,12 @@ async def newest_key(scope: Scope) -> tuple[UUID, Wrapped] | None:
     return (row["key_id"], Wrapped(row["root_id"], row["wrapped"])) if row else None
 
 
+async def tenant_key(scope: Scope, key_id: UUID) -> Wrapped | None:
+    """Return one of the tenant's keys, wrapped, or None when there is none of that id."""
+    row = await scope.queries.fetchrow("SELECT root_id, wrapped FROM tenant_keys WHERE key_id = $1", key_id)
+    return Wrapped(row["root_id"], row["wrapped"]) if row else None
+
+
 async def add_key(scope: Scope, key_id: UUID, wrapped: Wrapped) -> None:
     """Store a new key of the tenant."""
     await scope.queries.execute(
