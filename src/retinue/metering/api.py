@@ -1,25 +1,54 @@
-"""The doors to HTTP: the tenant's budget, those of your agents, and what you used."""
+"""The doors to HTTP: budgets, usage, costs, rates and quotas, of a tenant and of your own."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import Path, Query, Response
+from fastapi.responses import StreamingResponse
 
 from retinue.kernel import BadInput, Scope
-from retinue.metering import commands, shapes, views
+from retinue.metering import commands, cost_shapes, pricing, quotas, reports, shapes, views
 from retinue.metering.commands import AgentDirectory
+from retinue.metering.cost_shapes import (
+    CostsView,
+    CostView,
+    NewRates,
+    QuotaView,
+    RatesView,
+    TenantQuotaView,
+    UserQuota,
+)
+from retinue.metering.reports import By, Span, Spent
 from retinue.metering.rules import start_of
 from retinue.metering.shapes import BudgetView, DayView, NewBudget, UsageView
-from retinue.web import IfMatch, Page, Router, WantedPage, check_match, problems, scoped, set_etag
+from retinue.web import (
+    CSV,
+    IfMatch,
+    Page,
+    Paging,
+    Router,
+    WantedPage,
+    check_match,
+    csv_of,
+    csv_response,
+    problems,
+    scoped,
+    set_etag,
+)
 
 of_tenants = Router(prefix="/v1/tenants", tags=["metering"])
 mine = Router(prefix="/v1/my", tags=["metering"])
 
 TenantId = Annotated[UUID, Path(description="the tenant; the caller must be a member")]
 Reference = Annotated[str, Path(description="the agent's id or name")]
+
+First = Annotated[date | None, Query(alias="from", description="first day (UTC), 30 days ago by default")]
+Last = Annotated[date | None, Query(alias="to", description="last day (UTC), today by default")]
+Grouped = Annotated[By, Query(description="what to sum by")]
 
 _DEFAULT_DAYS = 30
 _MOST_DAYS = 366
@@ -75,14 +104,11 @@ async def remove_agent_budget(scope: Annotated[Scope, scoped("agents", "change")
 async def read_usage(
     scope: Annotated[Scope, scoped("metrics", "read")],
     page: WantedPage,
-    first: Annotated[date | None, Query(alias="from", description="first day (UTC), 30 days ago by default")] = None,
-    last: Annotated[date | None, Query(alias="to", description="last day (UTC), today by default")] = None,
+    first: First = None,
+    last: Last = None,
 ) -> UsageView:
     """What your runs used, by day, agent and model, the newest first; and in all."""
-    last = last or scope.clock.now().astimezone(UTC).date()
-    first = first or date.fromordinal(max(1, last.toordinal() - _DEFAULT_DAYS))
-    if not 0 <= (last - first).days < _MOST_DAYS:
-        raise BadInput(f"from: at most {_MOST_DAYS} days, and not after `to`.", field="from")
+    first, last = _days(scope, first, last)
     after = page.after(str, UUID, str)
     rows = await views.days_of_use(scope, scope.owner(), first, last, _place(after), page.limit + 1)
     found: Page[DayView] = page.page(
@@ -96,6 +122,137 @@ async def read_usage(
         items=found.items,
         next_cursor=found.next_cursor,
     )
+
+
+# Costs
+
+
+@of_tenants.get("/{tenant_id}/costs")
+async def read_tenant_costs(
+    scope: Annotated[Scope, scoped("costs", "list")],
+    tenant_id: TenantId,
+    page: WantedPage,
+    by: Grouped = "day",
+    first: First = None,
+    last: Last = None,
+) -> CostsView:
+    """What everybody's work in the tenant cost, by user, agent, application or day."""
+    return await _costs(scope, by, Span(*_days(scope, first, last)), page)
+
+
+@of_tenants.get("/{tenant_id}/costs/export", response_class=StreamingResponse, responses=CSV)
+async def export_tenant_costs(
+    scope: Annotated[Scope, scoped("costs", "export")],
+    tenant_id: TenantId,
+    by: Grouped = "day",
+    first: First = None,
+    last: Last = None,
+) -> StreamingResponse:
+    """The tenant's costs as CSV. Cells that a spreadsheet would take for formulas get an apostrophe before them."""
+    return _exported(scope, by, Span(*_days(scope, first, last)))
+
+
+@mine.get("/costs")
+async def read_costs(
+    scope: Annotated[Scope, scoped("costs", "read")],
+    page: WantedPage,
+    by: Grouped = "day",
+    first: First = None,
+    last: Last = None,
+) -> CostsView:
+    """What your own work cost, by agent, application or day."""
+    return await _costs(scope, by, Span(*_days(scope, first, last), scope.owner()), page)
+
+
+@mine.get("/costs/export", response_class=StreamingResponse, responses=CSV)
+async def export_costs(
+    scope: Annotated[Scope, scoped("costs", "read")], by: Grouped = "day", first: First = None, last: Last = None
+) -> StreamingResponse:
+    """Your own costs as CSV. Cells that a spreadsheet would take for formulas get an apostrophe before them."""
+    return _exported(scope, by, Span(*_days(scope, first, last), scope.owner()))
+
+
+@of_tenants.get("/{tenant_id}/rates")
+async def read_rates(
+    scope: Annotated[Scope, scoped("costs", "read")], tenant_id: TenantId, response: Response
+) -> RatesView:
+    """Show what work costs in the tenant besides the models' own prices."""
+    return await _rates(scope, response)
+
+
+@of_tenants.put("/{tenant_id}/rates", responses=problems(409, 412))
+async def set_rates(
+    scope: Annotated[Scope, scoped("costs", "change")],
+    tenant_id: TenantId,
+    if_match: IfMatch,
+    response: Response,
+    body: NewRates,
+) -> RatesView:
+    """Set what work costs in the tenant from now on. A rate that is left out is the server's again."""
+    wanted = body.own()
+    if if_match is not None:
+        present = await _rates(scope, response)
+        check_match(if_match, (await pricing.own_rates(scope)).revision, lambda: present.model_dump(mode="json"))
+    await pricing.set_rates(scope, wanted)
+    return await _rates(scope, response)
+
+
+@mine.get("/quota")
+async def read_quota(scope: Annotated[Scope, scoped("costs", "read")]) -> QuotaView:
+    """Show what the tenant's tier gives you, and how far you have used it this month."""
+    owner = scope.owner()
+    stored = await quotas.storage_used(scope, owner)
+    return cost_shapes.quota_view(await quotas.quota_of(scope, owner), await quotas.tier_of(scope), stored)
+
+
+@of_tenants.get("/{tenant_id}/quota")
+async def read_tenant_quota(
+    scope: Annotated[Scope, scoped("costs", "list")], tenant_id: TenantId, page: WantedPage
+) -> TenantQuotaView:
+    """Show the tenant's tier, what it gives each user, and how far users have used it this month, by user id."""
+    after = page.after(UUID)
+    tier = await quotas.tier_of(scope)
+    rows = await quotas.quotas(scope, after[0] if after else None, page.limit + 1)
+    found: Page[UserQuota] = page.page(
+        rows, lambda quota: cost_shapes.user_quota(quota, tier), lambda quota: (quota.user_id,)
+    )
+    return cost_shapes.tenant_quota_view(tier, scope.clock.now(), found.items, found.next_cursor)
+
+
+def _days(scope: Scope, first: date | None, last: date | None) -> tuple[date, date]:
+    last = last or scope.clock.now().astimezone(UTC).date()
+    first = first or date.fromordinal(max(1, last.toordinal() - _DEFAULT_DAYS))
+    if not 0 <= (last - first).days < _MOST_DAYS:
+        raise BadInput(f"from: at most {_MOST_DAYS} days, and not after `to`.", field="from")
+    return first, last
+
+
+async def _costs(scope: Scope, by: By, span: Span, page: Paging) -> CostsView:
+    after = page.after(str)
+    rows = await reports.spent_by(scope, by, span, after[0] if after else None, page.limit + 1)
+    found: Page[CostView] = page.page(rows, cost_shapes.cost_view, lambda spent: (spent.key,))
+    return CostsView(
+        by=by,
+        first_day=span.first,
+        last_day=span.last,
+        total=cost_shapes.spent_view(await reports.spent_in_all(scope, span)),
+        items=found.items,
+        next_cursor=found.next_cursor,
+    )
+
+
+def _exported(scope: Scope, by: By, span: Span) -> StreamingResponse:
+    async def page(within: Scope, after: str | None, limit: int) -> Sequence[Spent]:
+        return await reports.spent_by(within, by, span, after, limit)
+
+    rows = csv_of(scope, (by, *cost_shapes.CSV_COLUMNS), page, row=cost_shapes.cells, place=lambda spent: spent.key)
+    return csv_response(rows, f"costs-by-{by}.csv")
+
+
+async def _rates(scope: Scope, response: Response) -> RatesView:
+    own = await pricing.own_rates(scope)
+    set_etag(response, own.revision)
+    return cost_shapes.rates_view(own, pricing.server_rates(scope))
 
 
 def _place(after: tuple[str, UUID, str] | None) -> tuple[date, UUID, str] | None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from retinue.kernel import BadInput, dollars, nanos
-from retinue.metering.charges import Bill, Line, LineKind
+from retinue.metering.charges import Bill, Line, LineKind, in_units
 from retinue.metering.events import TierName
-from retinue.metering.pricing import OwnRates, Rates, Unit, in_force
+from retinue.metering.pricing import UNITS, Kind, OwnRates, Rates, Unit, in_force
+from retinue.metering.reports import By, Spent
+from retinue.metering.rules import end_of, start_of
 from retinue.metering.shapes import Money
 from retinue.metering.tiers import Quota, Tier, begins_anew
 
@@ -192,7 +194,120 @@ def user_quota(quota: Quota, tier: Tier) -> UserQuota:
     return UserQuota(user_id=quota.user_id, operations=_operations(quota, tier))
 
 
+def tenant_quota_view(tier: Tier, now: datetime, items: list[UserQuota], next_cursor: str | None) -> TenantQuotaView:
+    """Show a tenant's tier and one page of its users."""
+    month = start_of("month", now)
+    return TenantQuotaView(
+        tier=tier.name,
+        month=month,
+        begins_anew=end_of(month),
+        operations=tier.operations,
+        storage_bytes=tier.storage_bytes,
+        retention_days=tier.retention_seconds // 86_400,
+        items=items,
+        next_cursor=next_cursor,
+    )
+
+
 def _operations(quota: Quota, tier: Tier) -> OperationsQuota:
     limit = tier.operations
     left = None if limit is None else max(0, limit - quota.operations)
     return OperationsQuota(limit=limit, used=quota.operations, left=left)
+
+
+class UsedView(BaseModel):
+    """How much of something was used, and what it cost."""
+
+    quantity: str = Field(description="a decimal number of `unit`", examples=["12.5"])
+    unit: Unit
+    cost: str = _Dollars
+
+
+class SpentView(BaseModel):
+    """What was used, and what it cost."""
+
+    cpu: UsedView
+    memory: UsedView
+    storage: UsedView
+    models: UsedView
+    unpriced_calls: int = Field(description="model calls whose price is not known; they are in no cost")
+    cost: str = _Dollars
+
+
+class CostView(SpentView):
+    """The costs of one user, agent, application or day."""
+
+    key: str = Field(
+        description="a user's or agent's id, an application's name, or a day (UTC); "
+        "empty for what no agent used, or no application asked for"
+    )
+
+
+class CostsView(BaseModel):
+    """Costs by user, agent, application or day. `total` is of all; `items` are one page, ordered by `key`."""
+
+    by: By
+    first_day: date
+    last_day: date
+    currency: Literal["USD"] = "USD"
+    total: SpentView
+    items: list[CostView]
+    next_cursor: str | None = Field(default=None, description="send it as `cursor` to get the next page")
+
+
+def spent_view(spent: Spent) -> SpentView:
+    """Show sums."""
+    return SpentView(**_spent(spent))
+
+
+def cost_view(spent: Spent) -> CostView:
+    """Show the sums of one key."""
+    return CostView(key=spent.key, **_spent(spent))
+
+
+def _spent(spent: Spent) -> dict[str, Any]:
+    calls = UsedView(quantity=str(spent.calls), unit="call", cost=dollars(spent.calls_cost))
+    return {
+        "cpu": _used("cpu", spent.cpu, spent.cpu_cost),
+        "memory": _used("memory", spent.memory, spent.memory_cost),
+        "storage": _used("storage", spent.storage, spent.storage_cost),
+        "models": calls,
+        "unpriced_calls": spent.unpriced,
+        "cost": dollars(spent.cost),
+    }
+
+
+def _used(kind: Kind, quantity: Decimal, cost: int) -> UsedView:
+    return UsedView(quantity=decimal(in_units(kind, quantity)), unit=UNITS[kind][0], cost=dollars(cost))
+
+
+CSV_COLUMNS = (
+    "cpu_seconds",
+    "cpu_cost",
+    "memory_gib_hours",
+    "memory_cost",
+    "storage_gib_days",
+    "storage_cost",
+    "model_calls",
+    "model_cost",
+    "unpriced_calls",
+    "cost",
+)
+"""The columns of a report as CSV, after the one of its keys."""
+
+
+def cells(spent: Spent) -> list[str]:
+    """Return the cells of one key, in the order of :data:`CSV_COLUMNS`, after the key."""
+    return [
+        spent.key,
+        decimal(in_units("cpu", spent.cpu)),
+        dollars(spent.cpu_cost),
+        decimal(in_units("memory", spent.memory)),
+        dollars(spent.memory_cost),
+        decimal(in_units("storage", spent.storage)),
+        dollars(spent.storage_cost),
+        str(spent.calls),
+        dollars(spent.calls_cost),
+        str(spent.unpriced),
+        dollars(spent.cost),
+    ]

@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
-_MAX_CURSOR = 500
+_MAX_CURSOR = 2000  # a name of 200 characters fits, whatever they are
 _MAX_INTEGER = 2**63 - 1
 
 
