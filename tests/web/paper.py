@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -39,6 +39,7 @@ from retinue.kernel import (
 from retinue.ledger import Event, Feed, Projections, append, event
 from retinue.live import Live, MemoryLive
 from retinue.web import (
+    Asked,
     Credential,
     Deferred,
     Entry,
@@ -96,8 +97,8 @@ class PaperGate:
         self.people[person.token] = person
         return person
 
-    async def identify(self, headers: Mapping[str, str], client: str) -> Credential | None:
-        token = headers.get("authorization", "").removeprefix("Bearer ")
+    async def identify(self, asked: Asked) -> Credential | None:
+        token = asked.headers.get("authorization", "").removeprefix("Bearer ")
         if not token:
             return None
         if not token.startswith("paper-"):
@@ -111,6 +112,9 @@ class PaperGate:
 
     async def home(self, credential: Credential) -> UUID:
         return self._person(credential).tenant_id
+
+    async def use_up(self, credential: Credential, tenant_id: UUID) -> None:
+        raise AssertionError("nobody signs here")
 
     async def enter(self, credential: Credential, tenant_id: UUID, uow: UnitOfWork) -> Entry:
         person = self._person(credential)

@@ -18,7 +18,7 @@ EXEMPT_SCHEMAS: Final = frozenset({"dispatch"})
 GLOBAL_TABLES: Final = frozenset({"alembic_version", "users", "user_issuers", "logins", "server_keys"})
 
 # Read across tenants by narrow functions of the owner: who is at home where.
-ROUTING_TABLES: Final = frozenset({"api_keys", "members", "team_members", "tenants", "tenant_keys"})
+ROUTING_TABLES: Final = frozenset({"api_keys", "grants", "members", "team_members", "tenants", "tenant_keys"})
 
 FENCE: Final = "(tenant_id = (NULLIF(current_setting('app.tenant_id'::text, true), ''::text))::uuid)"
 

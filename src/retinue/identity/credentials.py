@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
 from uuid import UUID
 
 import jwt
@@ -14,20 +13,22 @@ from retinue.identity import commands
 from retinue.identity.issuer import ExternalClaims, Issuer
 from retinue.identity.key_text import PREFIX, is_well_formed
 from retinue.identity.keys import Pepper
+from retinue.identity.signatures import Signatures, is_signed
 from retinue.identity.tokens import ALGORITHM, Tokens
-from retinue.kernel import Services, Unauthenticated
-from retinue.web import Credential
+from retinue.kernel import Clock, Services, Unauthenticated
+from retinue.web import Asked, Credential
 
 _KEPT_HOMES = 10_000
 _LONGEST = 8192
 
 
 class Credentials:
-    """Reads the ``Authorization`` header; a service. ``claims["kind"]`` says which of three kinds it found:
+    """Reads the ``Authorization`` header, or a signature; a service. ``claims["kind"]`` says what it found:
 
     - ``login``: an access token of this server; ``login`` and ``version`` say which login it belongs to.
     - ``external``: a token of the external issuer; ``issuer`` and ``subject``, perhaps ``email`` and ``name``.
     - ``key``: an API key; ``digest`` is what is stored of it, in hexadecimal.
+    - ``grant``: a signed request; ``grant`` names the grant, ``grantee`` the key, ``nonce`` is good ``until`` then.
     """
 
     def __init__(self, services: Services, issuer: Issuer | None) -> None:
@@ -35,16 +36,20 @@ class Credentials:
         self._tokens = services.get(Tokens)
         self._pepper = services.get(Pepper)
         self._issuer = issuer
+        clock = services.get(Clock)  # type: ignore[type-abstract]  # services are found by their protocol
+        self._signatures = Signatures(clock)
         self._homes: OrderedDict[str, UUID] = OrderedDict()
 
-    async def identify(self, headers: Mapping[str, str]) -> Credential | None:
-        """Return the credential in the headers (lower-case names), None when there is none.
+    async def identify(self, asked: Asked) -> Credential | None:
+        """Return the credential in the headers, None when there is none.
 
         Raises:
             Unauthenticated: it is malformed, forged or expired.
             Unavailable: the external issuer's keys could not be fetched.
         """
-        header = headers.get("authorization")
+        if is_signed(asked):
+            return await self._signatures.verify(asked)
+        header = asked.headers.get("authorization")
         if header is None:
             return None
         scheme, _, text = header.strip().partition(" ")
@@ -63,7 +68,7 @@ class Credentials:
         A user whom an external issuer vouches for and who is new here gets an account and a personal tenant now.
 
         Raises:
-            Unauthenticated: there is no such key.
+            Unauthenticated: there is no such key, or no such grant for the key of a signature.
         """
         if credential.tenant_id is not None:
             return credential.tenant_id
@@ -79,10 +84,19 @@ class Credentials:
         claims = credential.claims
         if claims["kind"] == "external":
             return (await commands.admit(self._services, _claimed(credential)))[1]
+        if claims["kind"] == "grant":
+            return await self._home_of_grant(UUID(claims["grant"]), claims["grantee"])
         async with self._services.get(Database).routing() as queries:
             found: UUID | None = await queries.fetchval("SELECT identity_key_home($1)", bytes.fromhex(claims["digest"]))
         if found is None:
             raise Unauthenticated("There is no such API key.")
+        return found
+
+    async def _home_of_grant(self, grant_id: UUID, grantee: str) -> UUID:
+        async with self._services.get(Database).routing() as queries:
+            found: UUID | None = await queries.fetchval("SELECT grants_home($1, $2)", grant_id, grantee)
+        if found is None:
+            raise Unauthenticated("There is no such grant for the key that signed this request.")
         return found
 
     def _login(self, text: str) -> Credential:

@@ -175,6 +175,18 @@ class Settings(BaseSettings):
         "AWS_SESSION_TOKEN", default=None, description="the session token of a key that is lent for a time"
     )
 
+    # Signed requests
+    public_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/?#\s]+(/[^?#\s]*)?$",
+        description="how clients call this server, such as https://agents.example.com; empty: by their Host header",
+    )
+
+    @field_validator("public_url")
+    @classmethod
+    def _without_slash(cls, value: str | None) -> str | None:
+        return value.rstrip("/") if value else None
+
     @field_validator("data")
     @classmethod
     def _absolute(cls, value: Path) -> Path:

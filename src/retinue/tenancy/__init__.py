@@ -1,14 +1,16 @@
 """Tenants, members, roles, the permission table, and the keeper of the door."""
 
-from retinue.tenancy.commands import found, refuse_when_stopped, stop_hooks
+from retinue.tenancy.commands import found, leave_hooks, refuse_when_stopped, stop_hooks
 from retinue.tenancy.doorkeeper import DoorKeeper
-from retinue.tenancy.permissions import ACTIONS, AGENT, RESOURCES, ROLES, permits
+from retinue.tenancy.permissions import ACTIONS, AGENT, GRANTEE, GRANTEE_SCOPES, RESOURCES, ROLES, permits
 from retinue.tenancy.teams import Team, role_of, sees_all_teams, sees_team, team, team_hooks, teams_of
 from retinue.tenancy.views import find_member, is_stopped
 
 __all__ = [
     "ACTIONS",
     "AGENT",
+    "GRANTEE",
+    "GRANTEE_SCOPES",
     "RESOURCES",
     "ROLES",
     "DoorKeeper",
@@ -16,6 +18,7 @@ __all__ = [
     "find_member",
     "found",
     "is_stopped",
+    "leave_hooks",
     "permits",
     "refuse_when_stopped",
     "role_of",

@@ -29,6 +29,11 @@ StopHook = Callable[[Scope, bool], Awaitable[None]]
 stop_hooks: list[StopHook] = []
 """Called inside the transaction that stops (True) or resumes (False) the scope's tenant; ``runs`` registers here."""
 
+LeaveHook = Callable[[Scope, UUID], Awaitable[None]]
+
+leave_hooks: list[LeaveHook] = []
+"""Called inside the transaction in which a user leaves the scope's tenant; ``grants`` registers here."""
+
 
 async def found(scope: Scope, name: str, *, personal: bool) -> None:
     """Make the scope's tenant, with the scope's user as its admin."""
@@ -141,7 +146,7 @@ async def change_member(scope: Scope, user_id: UUID, role: Role) -> Member:
 
 
 async def remove_member(scope: Scope, user_id: UUID) -> None:
-    """End a membership. The user's API keys for this tenant are revoked.
+    """End a membership. The user's API keys and grants for this tenant are revoked.
 
     Raises:
         NotFound: the user is no member.
@@ -153,6 +158,8 @@ async def remove_member(scope: Scope, user_id: UUID) -> None:
     await leave_teams(scope, user_id)
     await _record(scope, MemberRemoved(user_id=user_id))
     await revoke_keys_of(scope, user_id)
+    for hook in leave_hooks:
+        await hook(scope, user_id)
 
 
 async def leave(scope: Scope) -> None:

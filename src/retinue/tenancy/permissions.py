@@ -91,7 +91,7 @@ _VIEWER: Cells = {
     "items": {"list": "allow", "read": "allow", "export": "allow"},
     "operations": {"list": "allow", "read": "allow"},
     "artifacts": {"list": "allow", "read": "allow"},
-    "grants": {"list": "allow", "read": "allow"},
+    "grants": {"list": "allow", "read": "allow", "delete": "allow"},
     "costs": {"read": "allow"},
 }
 
@@ -116,7 +116,7 @@ _MEMBER: Cells = {
     "items": {"create": "allow", "change": "allow", "delete": "allow"},
     "operations": {"create": "allow", "cancel": "allow", "retry": "allow"},
     "artifacts": {"create": "allow", "change": "allow", "delete": "allow"},
-    "grants": {"create": "allow", "delete": "allow"},
+    "grants": {"create": "allow"},
     "models": {"create": "allow"},
 }
 
@@ -179,6 +179,15 @@ SCOPES = frozenset(
 """What an API key can be limited to."""
 
 known_scopes.update(SCOPES)
+
+GRANTEE_SCOPES = frozenset(f"{resource}:{action}" for resource, actions in _GRANTEE.items() for action in actions)
+"""What applications can do by grants, as ``resource:action``."""
+
+
+def scopes_within(role: str) -> frozenset[str] | None:
+    """Return what of :data:`GRANTEE_SCOPES` a user of this role has; None for all of it."""
+    held = frozenset(one for one in GRANTEE_SCOPES if TABLE.get((role, *one.split(":"))) == "allow")  # type: ignore[arg-type]
+    return None if held == GRANTEE_SCOPES else held
 
 
 def permits(role: str, scopes: frozenset[str] | None, resource: str, action: str) -> Permission:

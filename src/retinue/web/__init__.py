@@ -17,9 +17,10 @@ A room's ``api.py`` uses::
 from retinue.web.app import create_app
 from retinue.web.catalogue import Catalogue, Streamed
 from retinue.web.deferred import Deferred
+from retinue.web.digests import content_digests
 from retinue.web.etags import IfMatch, check_match, etag, set_etag
 from retinue.web.exchange import Exchange
-from retinue.web.gate import ALL, Credential, Entry, Gate, Permission
+from retinue.web.gate import ALL, Asked, Credential, Entry, Gate, Permission
 from retinue.web.health import Health
 from retinue.web.history import EventView, history
 from retinue.web.limits import limit_login
@@ -34,6 +35,7 @@ from retinue.web.streams import Streams
 __all__ = [
     "ALL",
     "CSV",
+    "Asked",
     "Catalogue",
     "Credential",
     "Deferred",
@@ -53,6 +55,7 @@ __all__ = [
     "Streams",
     "WantedPage",
     "check_match",
+    "content_digests",
     "create_app",
     "csv_of",
     "csv_response",

@@ -102,7 +102,7 @@ def create_app(
         redirect_slashes=False,
         separate_input_output_schemas=False,
         lifespan=_with_limits(limits, lifespan),
-        middleware=[Middleware(Callers, gate=gate, limits=limits, tickets=tickets)],
+        middleware=[Middleware(Callers, gate=gate, limits=limits, tickets=tickets, public_url=settings.public_url)],
         telemetry=SPANS,
     )
     app.state.settings = settings

@@ -16,6 +16,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from retinue.kernel import BadInput, PayloadTooLarge, UnsupportedMediaType
+from retinue.web.digests import BodyCheck
 from retinue.web.problems import Malformed
 
 MAX_DEPTH = 32
@@ -117,9 +118,14 @@ def is_json(content_type: str) -> bool:
 
 
 class BoundedRequest(Request):
-    """A request whose body is limited in size, whoever reads it and however, and whose JSON is read strictly."""
+    """A request whose body is limited in size, whoever reads it and however, and whose JSON is read strictly.
+
+    A signed request's body is held against its digest while it is read. Whoever takes it in pieces must not act on
+    them before the last one has come.
+    """
 
     limit: int = 0
+    check: BodyCheck | None = None
     parsed: Any = None
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
@@ -127,6 +133,7 @@ class BoundedRequest(Request):
 
         Raises:
             PayloadTooLarge: it is over the limit; announced or not.
+            Unauthenticated: at the end, when it is not the body that was signed.
         """
         if hasattr(self, "_body"):
             yield self._body
@@ -138,6 +145,11 @@ class BoundedRequest(Request):
             total += len(chunk)
             if total > self.limit:
                 raise self._too_large()
+            if self.check is not None:
+                if chunk:
+                    self.check.update(chunk)
+                else:
+                    self.check.finish()
             yield chunk
 
     def _check_announced(self) -> None:

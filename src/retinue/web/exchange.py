@@ -29,6 +29,7 @@ class Exchange:
         started: monotonic seconds at the first byte.
         credential: who asks, as far as is known without the database.
         refusal: why the credential that was sent is not accepted.
+        used_up: the signature of the request was taken out of use, for this request.
         user: who asks, for the log; known once the caller was let in.
         headers: further headers of the response, such as the state of the rate limit.
         status: the response's status, once it started.
@@ -46,6 +47,7 @@ class Exchange:
     started: float = field(default_factory=time.monotonic)
     credential: Credential | None = None
     refusal: Fault | None = None
+    used_up: bool = False
     user: str = ""
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     status: int = 0

@@ -2,8 +2,10 @@
 
 ``identity`` and ``tenancy`` implement :class:`Gate`; the web only calls it. A request passes in three steps:
 
-1. ``identify``: read the headers. No database: a token's signature is checked, an API key is taken apart.
-2. ``home``: only when the request names no tenant and the credential does not say one either.
+1. ``identify``: read the headers. No database: a token's or a request's signature is checked, an API key is taken
+   apart.
+2. ``home``: only when the request names no tenant and the credential does not say one either; always for a signed
+   request, whose grant says where it is good. ``use_up`` then takes its nonce, in a transaction of its own.
 3. ``enter``: inside the request's transaction, one statement: still valid? a member of the tenant? in which role?
 
 ``standing`` asks the question of ``enter`` again for everybody who holds a live stream, in one go.
@@ -11,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
@@ -26,11 +28,40 @@ ALL = "*"
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A request before its body is read.
+
+    Attributes:
+        method: in upper case.
+        headers: the first of each name, by lower-case name.
+        raw: all headers as they were sent, names in lower case.
+        client: the address that asks, without the port.
+        target: returns the URL as the client wrote it: ``RETINUE_PUBLIC_URL`` or scheme and Host, path and query.
+    """
+
+    method: str
+    headers: Mapping[str, str]
+    raw: Sequence[tuple[bytes, bytes]]
+    client: str
+    target: Callable[[], str]
+
+    def all(self, name: str) -> list[str]:
+        """Return every header of this (lower-case) name."""
+        wanted = name.encode("latin-1")
+        return [value.decode("latin-1").strip(" \t") for key, value in self.raw if key == wanted]
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body is announced (RFC 9112, section 6.3)."""
+        return "transfer-encoding" in self.headers or self.headers.get("content-length", "0").strip() != "0"
+
+
+@dataclass(frozen=True, slots=True)
 class Credential:
     """What a caller showed, checked as far as that goes without the database.
 
     Attributes:
-        kind: an access token or an API key.
+        kind: an access token, an API key, or the signature of the request itself.
         subject: a stable name of the login or the key that is no secret, such as ``login:<id>`` or ``key:<digest>``;
             limits and the checks of open streams are grouped by it.
         user_id: the user, where a signature proves it; None for an API key, which only the database knows.
@@ -38,14 +69,17 @@ class Credential:
         expires_at: when it stops being valid by itself; None for never. Live streams end then.
         claims: whatever the gate needs to ``enter`` with it, and never the secret itself: a one-time ticket for a
             live stream stores it for half a minute.
+        digest: the ``Content-Digest`` that a signature covers, for the body that follows; empty where there must be
+            no body, None where nothing was signed.
     """
 
-    kind: Literal["token", "key"]
+    kind: Literal["token", "key", "signature"]
     subject: str
     user_id: UUID | None = None
     tenant_id: UUID | None = None
     expires_at: datetime | None = None
     claims: Mapping[str, str] = field(default_factory=dict)
+    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +107,8 @@ class Entry:
 class Gate(Protocol):
     """Knows users, logins, keys, members and the permission table."""
 
-    async def identify(self, headers: Mapping[str, str], client: str) -> Credential | None:
-        """Return what the headers (lower-case names) prove; None when they hold no credential at all.
+    async def identify(self, asked: Asked) -> Credential | None:
+        """Return what the headers prove; None when they hold no credential at all.
 
         Runs for every request, before its transaction, so it must not use the database.
 
@@ -94,11 +128,20 @@ class Gate(Protocol):
         """
         ...
 
+    async def use_up(self, credential: Credential, tenant_id: UUID) -> None:
+        """Take a signature out of use, whatever becomes of its request; ``tenant_id`` is its ``home``.
+
+        Raises:
+            Unauthenticated: it was used before.
+        """
+        ...
+
     async def enter(self, credential: Credential, tenant_id: UUID, uow: UnitOfWork) -> Entry:
         """Let the caller into the tenant, with one statement on the transaction ``uow`` of that tenant.
 
         Raises:
             Unauthenticated: the login has ended, or the key was revoked or has expired.
+            Forbidden: the grant was revoked or has expired.
             NotFound: there is no such tenant, or the caller is no member of it; the two look the same.
         """
         ...

@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute
 
 from retinue.kernel import Settings
 from retinue.web.body import BoundedRequest
+from retinue.web.digests import body_check
 from retinue.web.exchange import exchange_of
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -56,6 +57,7 @@ class Route(APIRoute):
             if not is_public:
                 exchange.caller()
             bounded = BoundedRequest(request.scope, request.receive)
+            bounded.check = body_check(exchange.credential)
             settings: Settings = request.app.state.settings
             bounded.limit = settings.body_limit if reads_json else _limit(bounded, settings)
             if reads_json:

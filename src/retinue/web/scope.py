@@ -37,6 +37,7 @@ def scoped(resource: str, action: str) -> Any:
         credential = exchange.caller()
         gate: Gate = connection.app.state.gate
         tenant_id = await _tenant(connection, credential, gate)
+        await _use_up(exchange, credential, tenant_id, gate)
         async with (
             services.get(Idempotency).turn(connection, exchange, tenant_id) as repeatable,
             services.get(Database).transaction(tenant_id) as uow,
@@ -79,6 +80,7 @@ async def admitted(connection: HTTPConnection, resource: str, action: str) -> tu
     gate: Gate = connection.app.state.gate
     services: Services = connection.app.state.services
     tenant_id = await _tenant(connection, credential, gate)
+    await _use_up(exchange, credential, tenant_id, gate)
     async with services.get(Database).transaction(tenant_id) as uow:
         entry = await gate.enter(credential, tenant_id, uow)
         entry = replace(entry, audiences=await gate.audiences(entry, uow))
@@ -112,6 +114,11 @@ async def exchange_here(connection: HTTPConnection) -> Exchange:
 async def _tenant(connection: HTTPConnection, credential: Credential, gate: Gate) -> UUID:
     """Find the tenant a request is about: in its path (`/v1/tenants/{tenant_id}/...`), its header, its credential."""
     named = connection.path_params.get("tenant_id") or connection.headers.get("retinue-tenant")
+    if credential.kind == "signature":
+        home = await gate.home(credential)
+        if named is not None and named != str(home):
+            raise NotFound("tenant")
+        return home
     if named is not None:
         try:
             return UUID(named)
@@ -120,11 +127,17 @@ async def _tenant(connection: HTTPConnection, credential: Credential, gate: Gate
     return credential.tenant_id or await gate.home(credential)
 
 
+async def _use_up(exchange: Exchange, credential: Credential, tenant_id: UUID, gate: Gate) -> None:
+    if credential.kind == "signature" and not exchange.used_up:
+        await gate.use_up(credential, tenant_id)
+        exchange.used_up = True
+
+
 def _check(gate: Gate, role: str, scopes: frozenset[str] | None, cell: Cell) -> None:
     permission = gate.permits(role, scopes, cell.resource, cell.action)
     if permission == "allow":
         return
     if permission == "ask":
         raise Forbidden(f"To {cell.action} {cell.resource} needs somebody's approval first.")
-    limit = " and the scopes of this key" if scopes is not None else ""
+    limit = " and the scopes of this key" if scopes is not None and role != "grantee" else ""
     raise Forbidden(f"The role {role}{limit} may not {cell.action} {cell.resource} here.")
