@@ -187,6 +187,14 @@ class Settings(BaseSettings):
     def _without_slash(cls, value: str | None) -> str | None:
         return value.rstrip("/") if value else None
 
+    # Gateway
+    gateway_timeout: float = Field(
+        default=600.0, gt=0, le=86_400, description="seconds a model call through the gateway may take in all"
+    )
+    gateway_body_limit: int = Field(
+        default=33_554_432, ge=1024, description="bytes of a model call's body through the gateway"
+    )
+
     @field_validator("data")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
