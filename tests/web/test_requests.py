@@ -269,7 +269,7 @@ async def test_pages_lead_through_a_list(house: House, ann: Person) -> None:
             if page["next_cursor"] is None:
                 break
             query["cursor"] = page["next_cursor"]
-        for name, value in (("limit", 0), ("limit", 201), ("limit", "x"), ("cursor", "x" * 501)):
+        for name, value in (("limit", 0), ("limit", 201), ("limit", "x"), ("cursor", "x" * 2001)):
             assert (
                 problem(await client.get(NOTES, params={name: value}), 422, "bad-input")["errors"][0]["field"] == name
             )
