@@ -13,6 +13,7 @@ from uuid import UUID
 from retinue.identity import GranteeKey
 from retinue.kernel import BadInput, Forbidden, dollars
 from retinue.tools import ArgumentCheck
+from retinue.vault import usable_recipient
 
 State = Literal["active", "used_up", "expired", "revoked"]
 
@@ -170,23 +171,9 @@ def read_seal_to(text: str) -> bytes:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (ValueError, binascii.Error):
         raw = b""
-    if len(raw) != 32:
-        raise BadInput("seal_to: an X25519 public key has 32 bytes, in base64url.", field="seal_to")
-    if int.from_bytes(raw, "little") % 2**255 % (2**255 - 19) in _SMALL_ORDER:
-        raise BadInput("seal_to: nothing can be kept secret with this key.", field="seal_to")
+    if not usable_recipient(raw):
+        raise BadInput("seal_to: send a usable X25519 public key, 32 bytes in base64url.", field="seal_to")
     return raw
-
-
-# The points of X25519 whose order is small (RFC 7748, section 6.1): what is agreed with them is zero.
-_SMALL_ORDER = frozenset(
-    {
-        0,
-        1,
-        325606250916557431795983626356110631294008115727848805560023387167927233504,
-        39382357235489614581723060781553021112529911719440698176882885853963445705823,
-        2**255 - 20,
-    }
-)
 
 
 def _moment(moment: datetime) -> str:

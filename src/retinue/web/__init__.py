@@ -27,7 +27,7 @@ from retinue.web.limits import limit_login
 from retinue.web.paging import Page, Paging, WantedPage, cursor, read_cursor
 from retinue.web.problems import Problem, invalid, problems, refused
 from retinue.web.routing import Router
-from retinue.web.scope import exchange_here, public, scoped, services_of
+from retinue.web.scope import exchange_here, public, scoped, services_of, still_admitted
 from retinue.web.server import Server
 from retinue.web.spreadsheet import CSV, csv_of, csv_response, defused
 from retinue.web.streams import Streams
@@ -73,4 +73,5 @@ __all__ = [
     "scoped",
     "services_of",
     "set_etag",
+    "still_admitted",
 ]
