@@ -1,1 +1,49 @@
-"""Artifacts: files under seal, uploaded or left by operations; who may open them, for how long."""
+"""Artifacts: files under seal, uploaded or left by operations; who may open them, for how long.
+
+An operation's way: ``receive`` each file outside of any transaction, then ``publish`` them all in the one that
+completes the operation. What is received and not published goes by ``discard``, or by itself after an hour.
+"""
+
+from retinue.artifacts.hooks import GrantTerms, Hooks, Stored, hooks
+from retinue.artifacts.lives import accrue, delete, delete_of_operation, hold, release
+from retinue.artifacts.opening import Opened, open, read, read_sealed, sealed_header, take, unlock
+from retinue.artifacts.quota import storage_used
+from retinue.artifacts.receiving import discard, discard_in, publish, receive, unpublished
+from retinue.artifacts.rules import Incoming, Limits, Received, check_name, grantee_label
+from retinue.artifacts.scanning import Infected
+from retinue.artifacts.views import Artifact, Wanted, find, list_artifacts
+
+__all__ = [
+    "Artifact",
+    "GrantTerms",
+    "Hooks",
+    "Incoming",
+    "Infected",
+    "Limits",
+    "Opened",
+    "Received",
+    "Stored",
+    "Wanted",
+    "accrue",
+    "check_name",
+    "delete",
+    "delete_of_operation",
+    "discard",
+    "discard_in",
+    "find",
+    "grantee_label",
+    "hold",
+    "hooks",
+    "list_artifacts",
+    "open",
+    "publish",
+    "read",
+    "read_sealed",
+    "receive",
+    "release",
+    "sealed_header",
+    "storage_used",
+    "take",
+    "unlock",
+    "unpublished",
+]

@@ -43,7 +43,7 @@ class ArtifactStored(ArtifactEvent, frozen=True, kw_only=True):
     sha256: str
     grant_id: UUID | None = None
     operation_id: UUID | None = None
-    recipients: list[str] = []
+    recipients: tuple[str, ...] = ()
     expires_at: datetime | None = None
 
 

@@ -1,4 +1,4 @@
-"""What rooms beside and above this one fill in: limits by tier, charges for storage, recipients of a grant's uploads."""
+"""What rooms beside and above this one fill in: limits by tier, charges for storage, what a grant says of uploads."""
 
 from __future__ import annotations
 

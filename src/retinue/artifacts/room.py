@@ -1,7 +1,25 @@
-"""The artifacts room."""
+"""The manifest of the room ``artifacts``."""
 
 from __future__ import annotations
 
+from retinue.artifacts import events
+from retinue.artifacts.lives import ACCRUE, EXPIRE
+from retinue.artifacts.loose import SWEEP, on_sweep
+from retinue.artifacts.views import PROJECTIONS
+from retinue.artifacts.work import on_accrue, on_expire
 from retinue.kernel import Room
+from retinue.web import Streamed
 
-ROOM = Room(name="artifacts")
+ROOM = Room(
+    name="artifacts",
+    events=events.ARTIFACT_EVENTS,
+    projections=PROJECTIONS,
+    work={SWEEP: on_sweep, EXPIRE: on_expire, ACCRUE: on_accrue},
+    streamed={
+        "artifact.stored": Streamed("artifact_stored", resource="artifacts"),
+        "artifact.held": Streamed("artifact_held", resource="artifacts"),
+        "artifact.released": Streamed("artifact_released", resource="artifacts"),
+        "artifact.deleted": Streamed("artifact_deleted", resource="artifacts"),
+        "artifact.refused": Streamed("artifact_refused", resource="artifacts"),
+    },
+)

@@ -188,7 +188,9 @@ async def _one(scope: Scope, artifact_id: UUID, lock: str) -> Artifact:
 
 async def any_locked(scope: Scope, artifact_id: UUID) -> Artifact | None:
     """Return an artifact in whatever state, locked; for the system, which sees all."""
-    row = await scope.queries.fetchrow(f"SELECT {_COLUMNS} FROM artifacts WHERE artifact_id = $1 FOR UPDATE", artifact_id)
+    row = await scope.queries.fetchrow(
+        f"SELECT {_COLUMNS} FROM artifacts WHERE artifact_id = $1 FOR UPDATE", artifact_id
+    )
     return artifact_of(row) if row else None
 
 

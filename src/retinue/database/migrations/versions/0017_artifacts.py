@@ -69,7 +69,7 @@ _KEYS = """
 CREATE TABLE artifact_keys (
     tenant_id   uuid NOT NULL,
     artifact_id uuid NOT NULL,
-    key_id      text NOT NULL,
+    key_id      uuid NOT NULL,
     wrapped     bytea NOT NULL,
     PRIMARY KEY (tenant_id, artifact_id)
 );
@@ -124,20 +124,23 @@ CREATE TABLE storage_accruals (
 
 _UPLOADS = """
 CREATE TABLE uploads (
-    tenant_id  uuid NOT NULL,
-    upload_id  uuid NOT NULL,
-    owner_id   uuid NOT NULL,
-    grant_id   uuid,
-    name       text NOT NULL,
-    length     bigint NOT NULL,
-    received   bigint NOT NULL,
-    parts      integer NOT NULL,
-    state      text NOT NULL,
-    problem    text,
-    metadata   text NOT NULL,
-    artifact_expires_at timestamptz,
-    created_at timestamptz NOT NULL,
-    expires_at timestamptz NOT NULL,
+    tenant_id   uuid NOT NULL,
+    upload_id   uuid NOT NULL,
+    owner_id    uuid NOT NULL,
+    grant_id    uuid,
+    actor_kind  text NOT NULL,
+    actor_id    uuid,
+    name        text NOT NULL,
+    version_of  text,
+    length      bigint NOT NULL,
+    received    bigint NOT NULL,
+    parts       integer NOT NULL,
+    state       text NOT NULL,
+    problem     text,
+    artifact_id uuid,
+    retention_seconds bigint,
+    created_at  timestamptz NOT NULL,
+    expires_at  timestamptz NOT NULL,
     PRIMARY KEY (tenant_id, upload_id)
 );
 CREATE TABLE upload_parts (

@@ -1,0 +1,136 @@
+"""Handing artifacts out: the content or a range of it, decrypted; or the sealed file, for a recipient to open."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from uuid import UUID
+
+from retinue.artifacts.events import ArtifactOpened, Form
+from retinue.artifacts.hooks import note
+from retinue.artifacts.rules import blob_name, context_of, grantee_label
+from retinue.artifacts.sealed_file import Recipient, header_of
+from retinue.artifacts.views import Artifact, locked, stream_of
+from retinue.database import open_scope
+from retinue.kernel import Gone, NotFound, Scope, Services, Unavailable
+from retinue.ledger import append
+from retinue.vault import BlobStore, Chunk, SealBroken, WrappedKey, decrypt_range, sealed_size, unwrap_data_key
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An artifact and its key, to be read outside of any transaction."""
+
+    artifact: Artifact
+    key: bytes
+
+
+async def take(
+    scope: Scope,
+    artifact_id: UUID,
+    form: Form,
+    *,
+    start: int | None = None,
+    end: int | None = None,
+    operation_id: UUID | None = None,
+) -> Artifact:
+    """Find an artifact and record that it was opened, by whom and in which form.
+
+    Raises:
+        NotFound, Gone: see :func:`retinue.artifacts.find`.
+    """
+    found = await locked(scope, artifact_id)
+    fact = ArtifactOpened(artifact_id=artifact_id, form=form, start=start, end=end, operation_id=operation_id)
+    await append(scope, stream_of(artifact_id), found.version, [fact], owner_id=found.owner_id)
+    await note(scope, "artifact.opened", artifact_id)
+    return found
+
+
+async def unlock(scope: Scope, artifact: Artifact) -> Opened:
+    """Return an artifact with its key.
+
+    Raises:
+        Gone: its key was destroyed in the meantime.
+    """
+    row = await scope.queries.fetchrow(
+        "SELECT key_id, wrapped FROM artifact_keys WHERE artifact_id = $1", artifact.artifact_id
+    )
+    if row is None:
+        raise Gone("It was deleted; its key is destroyed.")
+    wrapped = WrappedKey(row["key_id"], row["wrapped"])
+    return Opened(artifact, await unwrap_data_key(scope, artifact.artifact_id, wrapped))
+
+
+async def read(
+    services: Services, tenant_id: UUID, opened: Opened, start: int = 0, end: int | None = None
+) -> AsyncGenerator[bytes]:
+    """Decrypt an artifact, or a range of it, in constant memory. Nothing comes before it is authenticated.
+
+    Raises:
+        Unavailable: the store does not answer, or does not hold what was stored; the log tells.
+    """
+    artifact_id, size = opened.artifact.artifact_id, sealed_size(opened.artifact.size)
+    store, name = services.get(BlobStore), blob_name(tenant_id, artifact_id)
+
+    def sealed(low: int, high: int) -> AsyncIterator[Chunk]:
+        return store.read(name, low, high, size=size)
+
+    context = context_of(tenant_id, artifact_id)
+    try:
+        async with aclosing(decrypt_range(opened.key, sealed, size, context=context, start=start, end=end)) as pieces:
+            async for piece in pieces:
+                yield piece
+    except (SealBroken, NotFound) as error:
+        raise _damaged(artifact_id, error) from error
+
+
+async def open(
+    services: Services, tenant_id: UUID, artifact: Artifact, start: int = 0, end: int | None = None
+) -> AsyncGenerator[bytes]:
+    """As :func:`read`, with a transaction of its own to get the key. :func:`take` first, so that it is recorded."""
+    async with open_scope(services, tenant_id, cause="artifact:open") as scope:
+        opened = await unlock(scope, artifact)
+    async with aclosing(read(services, tenant_id, opened, start, end)) as pieces:
+        async for piece in pieces:
+            yield piece
+
+
+async def sealed_header(scope: Scope, artifact: Artifact) -> bytes:
+    """Return the beginning of an artifact's sealed file: what it is, and the key sealed to who may open it.
+
+    An application gets the key that is sealed to it, a user those for everybody.
+    """
+    rows = await scope.queries.fetch(
+        "SELECT label, public_key, sealed FROM artifact_recipients WHERE artifact_id = $1 "
+        "AND ($2::text IS NULL OR label = $2) ORDER BY label",
+        artifact.artifact_id,
+        None if scope.grant_id is None else grantee_label(scope.grant_id),
+    )
+    recipients = [Recipient(row["label"], row["public_key"], row["sealed"]) for row in rows]
+    return header_of(scope.tenant_id, artifact, recipients)
+
+
+async def read_sealed(services: Services, tenant_id: UUID, artifact: Artifact, header: bytes) -> AsyncGenerator[Chunk]:
+    """Return the sealed file: its header, and the blob as it lies in the store.
+
+    Raises:
+        Unavailable: as :func:`read`.
+    """
+    size = sealed_size(artifact.size)
+    yield header
+    try:
+        name = blob_name(tenant_id, artifact.artifact_id)
+        async with aclosing(services.get(BlobStore).read(name, 0, size, size=size)) as pieces:
+            async for piece in pieces:
+                yield piece
+    except (SealBroken, NotFound) as error:
+        raise _damaged(artifact.artifact_id, error) from error
+
+
+def _damaged(artifact_id: UUID, error: Exception) -> Unavailable:
+    log.error("the artifact %s is damaged: %s", artifact_id, error)
+    return Unavailable("What is stored of this artifact is damaged or gone. Its owner can delete it.", retry_after=60)

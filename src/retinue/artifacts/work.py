@@ -1,0 +1,21 @@
+"""What a worker does for artifacts: remove what nothing owns, expire, count storage."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from retinue.artifacts import lives
+from retinue.database import open_scope
+from retinue.kernel import Services
+
+
+async def on_expire(services: Services, tenant_id: UUID, artifact_id: UUID) -> None:
+    """Handle the wake-up ``artifact.expire``."""
+    async with open_scope(services, tenant_id, cause=f"wake-up:{lives.EXPIRE}") as scope:
+        await lives.expire(scope, artifact_id)
+
+
+async def on_accrue(services: Services, tenant_id: UUID, _tenant: UUID) -> None:
+    """Handle the wake-up ``artifact.accrue``."""
+    async with open_scope(services, tenant_id, cause=f"wake-up:{lives.ACCRUE}") as scope:
+        await lives.on_time_to_accrue(scope)
