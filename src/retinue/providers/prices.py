@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -54,21 +55,42 @@ def cost_of(endpoint: Endpoint, model: str, reply: Reply) -> int | None:
         return 0
     if not reply.measured:
         return None
-    tokens = (reply.input_tokens, reply.output_tokens, reply.cached_tokens)
     # The provider's own name of the model often carries a date and then a price of its own.
-    for name in dict.fromkeys((reply.served_by, model)):
-        if name and (cost := _cost(endpoint, name, *tokens)) is not None:
+    names = (reply.served_by, model)
+    return price(endpoint, names, reply.input_tokens, reply.output_tokens, reply.cached_tokens)
+
+
+def price(
+    endpoint: Endpoint, names: Iterable[str], read: int, written: int, cached: int = 0, cache_written: int = 0
+) -> int | None:
+    """Return what tokens cost in nano-dollars, by the first of a model's ``names`` that has a price; None: no name has.
+
+    ``read`` includes those ``cached`` and those ``cache_written``.
+    """
+    if endpoint.provider == "demo":
+        return 0
+    for name in dict.fromkeys(names):
+        if name and (cost := _cost(endpoint, name, read, written, cached, cache_written)) is not None:
             return cost
     return None
 
 
-def _cost(endpoint: Endpoint, model: str, read: int, written: int, cached: int) -> int | None:
+def tokens_of(endpoint: Endpoint, model: str, size: int) -> int:
+    """Return more tokens than ``size`` bytes of a request are likely to have, and no more than fit into the model."""
+    window = context_window(endpoint, model)
+    tokens = size // _BYTES_A_TOKEN + _TOKENS_A_PART
+    return min(tokens, window) if window else tokens
+
+
+def _cost(endpoint: Endpoint, model: str, read: int, written: int, cached: int, cache_written: int = 0) -> int | None:
     found = _found(model, endpoint.provider, endpoint.base_url)
     if found is None:
         return None
     from genai_prices import Usage
 
-    usage = Usage(input_tokens=read, output_tokens=written, cache_read_tokens=min(cached, read))
+    cached = min(cached, read)
+    put = {"cache_write_tokens": min(cache_written, read - cached)} if cache_written else {}
+    usage = Usage(input_tokens=read, output_tokens=written, cache_read_tokens=cached, **put)
     provider, info = found
     return nanos(info.calc_price(usage, provider, genai_request_timestamp=datetime.now(UTC)).total_price)
 

@@ -12,7 +12,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from retinue.kernel import BadInput, Settings
 from retinue.providers import prices
-from retinue.providers.backend import BackendFactory, Reply
+from retinue.providers.backend import BackendFactory, Endpoint, Reply
 from retinue.providers.breaker import Admission
 from retinue.providers.failures import ModelFailed, clean
 from retinue.providers.messages import (
@@ -25,9 +25,11 @@ from retinue.providers.messages import (
     Text,
     ToolCall,
 )
+from retinue.providers.passing import Passage
 from retinue.providers.registry import Access, ModelName, Registry, parse_model
 from retinue.providers.structured import Misfit, Wanted
 from retinue.providers.watch import Watched, watched
+from retinue.providers.wires import Wire
 
 OnText = Callable[[str, int], None]
 """Takes a piece of text and the number of the try it belongs to; a higher number voids what came before."""
@@ -129,6 +131,23 @@ class Providers:
             )
             for name in names
         ]
+
+    def passage(self, wire: Wire, provider: str, credentials: Credentials | None = None) -> Passage:
+        """Return the way to a provider in a wire format, for calls that are passed on as they came.
+
+        Raises:
+            ModelFailed: ``no_model``: there is no key or address for the provider, or it does not speak the format.
+        """
+        if provider == "demo" and wire.name == "openai":
+            return Passage(wire, Endpoint("demo", ""), self._registry.demo_client())
+        if provider != wire.provider:
+            raise ModelFailed("no_model", f"The models of {provider[:50]} do not speak the format of {wire.name} here.")
+        endpoint = self._registry.endpoint(provider, credentials)
+        return Passage(wire, endpoint, self._registry.client(endpoint))
+
+    def knows(self, provider: str, credentials: Credentials | None = None) -> bool:
+        """Whether a word is the name of a provider that can be asked."""
+        return provider in self._registry.providers(credentials)
 
     async def warm(self) -> None:
         """Load what the default model needs, so that the first message does not wait for it."""

@@ -82,6 +82,7 @@ class Registry:
         self._breakers: dict[tuple[str, str | None], Breaker] = {}
         self._clients: dict[str | None, httpx2.AsyncClient] = {}
         self._public: httpx2.AsyncClient | None = None
+        self._demo: httpx2.AsyncClient | None = None
         self._ssl: ssl.SSLContext | None = None
 
     @property
@@ -115,9 +116,9 @@ class Registry:
 
     async def close(self) -> None:
         """Close every connection."""
-        clients = [*self._clients.values(), *([self._public] if self._public else [])]
+        clients = [*self._clients.values(), *(one for one in (self._public, self._demo) if one is not None)]
         self._clients.clear()
-        self._public = None
+        self._public = self._demo = None
         self._kept.clear()
         for client in clients:
             await client.aclose()
@@ -141,19 +142,20 @@ class Registry:
         if endpoint.provider == "demo":
             return Demo()
         if endpoint.provider in self._extra:
-            return self._extra[endpoint.provider](endpoint, self._client(endpoint))
+            return self._extra[endpoint.provider](endpoint, self.client(endpoint))
         module, name = _MODULES.get(endpoint.provider, _USUAL_MODULE)
         # The client libraries take a second to load: not at the start, and not in the way of other calls.
         loaded = await asyncio.to_thread(_load, module)
         factory: BackendFactory = getattr(loaded, name)
-        return factory(endpoint, self._client(endpoint))
+        return factory(endpoint, self.client(endpoint))
 
     def _breaker(self, endpoint: Endpoint) -> Breaker:
         if endpoint.tenant and endpoint.base_url:
             return Breaker()
         return self._breakers.setdefault((endpoint.provider, endpoint.base_url), Breaker())
 
-    def _client(self, endpoint: Endpoint) -> httpx2.AsyncClient:
+    def client(self, endpoint: Endpoint) -> httpx2.AsyncClient:
+        """Return the HTTP client of an endpoint: one that reaches public addresses only, where a tenant chose it."""
         # Answers may take minutes, so there is no limit on reading here: every call has its own (providers.py).
         timeout = httpx2.Timeout(None, connect=_CONNECT_SECONDS)
         if self._ssl is None:
@@ -172,6 +174,14 @@ class Registry:
         if client is None:
             client = self._clients[address] = httpx2.AsyncClient(verify=self._ssl, limits=_LIMITS, timeout=timeout)
         return client
+
+    def demo_client(self) -> httpx2.AsyncClient:
+        """Return an HTTP client whose every answer is the demo's."""
+        if self._demo is None:
+            from retinue.providers.demo_wire import DemoTransport
+
+            self._demo = httpx2.AsyncClient(transport=DemoTransport())
+        return self._demo
 
 
 def _load(module: str) -> ModuleType:

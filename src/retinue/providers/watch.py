@@ -57,6 +57,19 @@ class Watched:
             self._span.set_attribute(names.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK, self._first)
 
 
+def count_passed(provider: str, outcome: str, seconds: float) -> None:
+    """Count a call that was passed on in the provider's own format; ``outcome`` may be an HTTP status."""
+    CALLS.labels(provider, outcome).inc()
+    if outcome == "answered":
+        SECONDS.labels(provider).observe(seconds)
+
+
+def count_tokens(provider: str, read: int, written: int) -> None:
+    """Count the tokens of a call that was passed on."""
+    TOKENS.labels(provider, "input").inc(read)
+    TOKENS.labels(provider, "output").inc(written)
+
+
 @contextmanager
 def watched(provider: str, model: str, request: ModelRequest) -> Iterator[Watched]:
     """Watch one try: a span ``chat <model>`` when tracing is on, and the numbers always."""

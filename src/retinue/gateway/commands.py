@@ -1,0 +1,169 @@
+"""What the gateway reads and writes in the database: a tenant's keys, and the metering of calls."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from retinue import metering
+from retinue.database import Database
+from retinue.dispatch import wake
+from retinue.kernel import Actor, ActorKind, BudgetExhausted, Scope, Services, Settings, SystemClock
+from retinue.providers import Credentials, ProviderKey
+from retinue.vault import provider_secrets
+
+RELEASE = "gateway.release"
+"""The kind of wake-up that gives back what the calls of a process that died had reserved."""
+
+_KEPT_SECONDS = 5.0
+_KEPT_TENANTS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """For whom calls are made and metered.
+
+    Attributes:
+        tenant_id: whose keys are used, and whose budget counts.
+        user_id: the user for whom.
+        agent_id: whose budget counts besides the tenant's.
+        run_id: the run the calls belong to; when it ends, or its worker dies, what they reserved is given back.
+        operation_id: the operation, when they belong to one.
+        application: the application under which costs are reported; empty: none.
+        actor: who acts; None: the agent.
+        lasts: whether the run lasts longer than a call. Otherwise the run is the call, and the gateway ends it.
+    """
+
+    tenant_id: UUID
+    user_id: UUID
+    agent_id: UUID
+    run_id: UUID
+    operation_id: UUID | None = None
+    application: str = ""
+    actor: Actor | None = None
+    lasts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Metered:
+    """What one call used; ``cost`` in nano-dollars, None when the price is not known."""
+
+    step: int
+    model: str
+    read: int
+    written: int
+    cost: int | None
+
+
+class Keys:
+    """The tenants' own keys for providers, kept for a moment; a service. A key that was changed holds within 5 s."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[UUID, tuple[float, Credentials]] = OrderedDict()
+
+    async def of(self, services: Services, caller: Caller) -> Credentials:
+        """Return the keys of the caller's tenant."""
+        kept = self._kept.get(caller.tenant_id)
+        now = time.monotonic()
+        if kept is not None and now < kept[0]:
+            return kept[1]
+        async with open_scope(services, caller) as scope:
+            secrets = await provider_secrets(scope)
+        found = Credentials({name: ProviderKey(one.api_key, one.base_url) for name, one in secrets.items()})
+        self._kept[caller.tenant_id] = (now + _KEPT_SECONDS, found)
+        self._kept.move_to_end(caller.tenant_id)
+        if len(self._kept) > _KEPT_TENANTS:
+            self._kept.popitem(last=False)
+        return found
+
+
+def keys(services: Services) -> Keys:
+    """Return the service; made with its first use."""
+    try:
+        return services.get(Keys)
+    except LookupError:
+        return services.add(Keys, Keys())
+
+
+@asynccontextmanager
+async def open_scope(services: Services, caller: Caller) -> AsyncIterator[Scope]:
+    """Open a transaction in the caller's name."""
+    actor = caller.actor or Actor(ActorKind.AGENT, caller.agent_id)
+    async with services.get(Database).transaction(caller.tenant_id) as uow:
+        yield Scope(
+            caller.tenant_id,
+            actor,
+            uow,
+            SystemClock(),
+            services,
+            user_id=caller.user_id,
+            role="agent",
+            cause=f"run:{caller.run_id}",
+        )
+
+
+async def reserve(services: Services, caller: Caller, step: int, amount: int | None) -> bool:
+    """Hold what a call may cost, where a budget applies; return whether one does.
+
+    Raises:
+        BudgetExhausted: there is no room for it.
+    """
+    refused: BudgetExhausted | None = None
+    async with open_scope(services, caller) as scope:
+        try:
+            if not await metering.check(scope, caller.agent_id):
+                return False
+            await metering.reserve(scope, agent_id=caller.agent_id, run_id=caller.run_id, step=step, amount=amount)
+        except BudgetExhausted as fault:
+            refused = fault  # inside the scope, which commits: that the budget is used up is a fact to keep
+        else:
+            if not caller.lasts:
+                # Nobody else would give it back if this process died now.
+                seconds = 2 * services.get(Settings).gateway_timeout
+                await wake(scope, RELEASE, caller.run_id, at=scope.clock.now() + timedelta(seconds=seconds))
+    if refused is not None:
+        raise refused
+    return True
+
+
+async def settle(services: Services, caller: Caller, used: Metered) -> None:
+    """Count a call and turn what it reserved into what it cost."""
+    async with open_scope(services, caller) as scope:
+        await metering.settle(
+            scope,
+            agent_id=caller.agent_id,
+            user_id=caller.user_id,
+            run_id=caller.run_id,
+            step=used.step,
+            model=used.model,
+            input_tokens=used.read,
+            output_tokens=used.written,
+            cost=used.cost,
+        )
+        if not caller.lasts:
+            await metering.release_run(scope, caller.run_id)
+
+
+async def give_back(services: Services, caller: Caller, step: int, model: str) -> None:
+    """Give back what a call reserved that came to nothing; call it only if something was reserved."""
+    async with open_scope(services, caller) as scope:
+        if not caller.lasts:
+            await metering.release_run(scope, caller.run_id)
+            return
+        await metering.settle(
+            scope,
+            agent_id=caller.agent_id,
+            user_id=caller.user_id,
+            run_id=caller.run_id,
+            step=step,
+            model=model,
+            input_tokens=0,
+            output_tokens=0,
+            cost=0,
+            calls=0,
+        )
