@@ -18,6 +18,7 @@ from retinue.kernel import ManualClock, QuotaExhausted, Scope, Services, new_id
 from retinue.ledger import read_stream
 from retinue.metering import quotas
 from retinue.metering.events import QuotaUsedUp, QuotaWarned, TierName
+from retinue.metering.tiers import Quota
 from tests.metering.support import metering_services
 from tests.support.scopes import scope_of
 
@@ -95,7 +96,7 @@ async def test_without_the_lock_more_begin_than_are_left(member: Member, monkeyp
     """The planted bug: the row is read, and not held. The test above would not pass."""
     await member.begin_many(9)
 
-    async def only_read(scope: Scope, user_id: UUID) -> quotas.Quota:
+    async def only_read(scope: Scope, user_id: UUID) -> Quota:
         return await quotas.quota_of(scope, user_id)
 
     monkeypatch.setattr(quotas, "_locked", only_read)
