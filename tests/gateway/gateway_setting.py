@@ -18,7 +18,7 @@ from openai import AsyncOpenAI
 from retinue import metering
 from retinue.database import Database
 from retinue.gateway import Caller, Line, Rules, listen
-from retinue.kernel import Scope, Services, Settings
+from retinue.kernel import Clock, Scope, Services, Settings, SystemClock
 from retinue.metering import commands, views
 from retinue.metering.rules import Budget
 from retinue.providers import Providers
@@ -68,14 +68,14 @@ class Setting:
     @asynccontextmanager
     async def openai(self, **options: Any) -> AsyncIterator[AsyncOpenAI]:
         async with self.http() as http:
-            given = {"base_url": "http://gateway/v1", "api_key": "none", "max_retries": 0, "http_client": http}
-            yield AsyncOpenAI(**given | options)
+            given: dict[str, Any] = {"base_url": "http://gateway/v1", "api_key": "none", "max_retries": 0}
+            yield AsyncOpenAI(http_client=http, **given | options)
 
     @asynccontextmanager
     async def anthropic(self, **options: Any) -> AsyncIterator[AsyncAnthropic]:
         async with self.http() as http:
-            given = {"base_url": "http://gateway", "api_key": "none", "max_retries": 0, "http_client": http}
-            yield AsyncAnthropic(**given | options)
+            given: dict[str, Any] = {"base_url": "http://gateway", "api_key": "none", "max_retries": 0}
+            yield AsyncAnthropic(http_client=http, **given | options)
 
     @asynccontextmanager
     async def gemini(self) -> AsyncIterator[genai.Client]:
@@ -113,6 +113,7 @@ async def open_setting(database: Database, data_folder: Path, folder: Path, **se
     async with ModelServer() as server:
         services = ledger_services(database, [views.PROJECTION])
         given = services.add(Settings, settings_for(server, data=data_folder, **settings))
+        services.add(Clock, SystemClock())  # type: ignore[type-abstract]  # services are found by their protocol
         services.add(Vault, await Vault.open(given, database))
         providers = services.add(Providers, Providers(given))
         try:

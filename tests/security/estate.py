@@ -242,6 +242,18 @@ SAMPLES: dict[str, Sample] = {
     "workflows_hook_secret": Sample(201, uses=_WORKFLOW),
     "workflows_callback_secret": Sample(201, uses=_WORKFLOW),
     "workflows_requeue": Sample(409),  # it is not dead
+    # Only the demo is set up; the other formats have nobody to ask.
+    "models_openai_chat": Sample(body={"model": "demo:assistant", "messages": [{"role": "user", "content": "hello"}]}),
+    "models_openai_responses": Sample(404, {"model": "gpt-5-mini", "input": "hello"}),
+    "models_openai_embeddings": Sample(404, {"model": "text-embedding-3-small", "input": "hello"}),
+    "models_openai_models": Sample(),
+    "models_anthropic_messages": Sample(404, {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": []}),
+    "models_anthropic_count": Sample(404, {"model": "claude-haiku-4-5", "messages": []}),
+    "models_anthropic_models": Sample(),
+    "models_gemini_generate": Sample(404, {"contents": []}, uses={"model": "workflow"}),
+    "models_gemini_stream": Sample(404, {"contents": []}, query={"alt": "sse"}, uses={"model": "workflow"}),
+    "models_gemini_count": Sample(404, {"contents": []}, uses={"model": "workflow"}),
+    "models_gemini_models": Sample(),
     "runs_cancel": Sample(202, {"reason": "enough"}, uses={"run_id": "slow"}),
     "runs_retry": Sample(202, uses=_FAILED),
     # The owner reaches these, too, and is told that there is nothing to do: the run has no lost call and is not dead.

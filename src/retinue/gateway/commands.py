@@ -13,7 +13,7 @@ from uuid import UUID
 from retinue import metering
 from retinue.database import Database
 from retinue.dispatch import wake
-from retinue.kernel import Actor, ActorKind, BudgetExhausted, Scope, Services, Settings, SystemClock
+from retinue.kernel import Actor, ActorKind, BudgetExhausted, Clock, Scope, Services, Settings
 from retinue.providers import Credentials, ProviderKey
 from retinue.vault import provider_secrets
 
@@ -99,7 +99,7 @@ async def open_scope(services: Services, caller: Caller) -> AsyncIterator[Scope]
             caller.tenant_id,
             actor,
             uow,
-            SystemClock(),
+            services.get(Clock),  # type: ignore[type-abstract]  # services are found by their protocol
             services,
             user_id=caller.user_id,
             role="agent",

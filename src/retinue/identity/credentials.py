@@ -20,6 +20,8 @@ from retinue.web import Asked, Credential
 
 _KEPT_HOMES = 10_000
 _LONGEST = 8192
+_MODEL_PATHS = "/v1/models/"
+"""Where keys are taken from the headers that Anthropic's and Google's clients use, too."""
 
 
 class Credentials:
@@ -51,7 +53,7 @@ class Credentials:
             return await self._signatures.verify(asked)
         header = asked.headers.get("authorization")
         if header is None:
-            return None
+            return self._of_model_client(asked)
         scheme, _, text = header.strip().partition(" ")
         text = text.strip()
         if scheme.lower() != "bearer" or not 0 < len(text) <= _LONGEST:
@@ -61,6 +63,13 @@ class Credentials:
         if self._issuer is not None and _is_foreign(text):
             return _external(await self._issuer.verify(text))
         return self._login(text)
+
+    def _of_model_client(self, asked: Asked) -> Credential | None:
+        """Return the API key that a client of a model provider sends where it would send the provider's."""
+        if not asked.path.startswith(_MODEL_PATHS):
+            return None
+        text = asked.headers.get("x-api-key") or asked.headers.get("x-goog-api-key")
+        return self._key(text.strip()) if text else None
 
     async def home(self, credential: Credential) -> UUID:
         """Return the tenant where a credential that does not name one is at home; it never changes.

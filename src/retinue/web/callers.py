@@ -73,6 +73,7 @@ class Callers:
             scope["headers"],
             exchange.client,
             partial(target_of, scope, headers, self._public_url),
+            scope["path"],
         )
 
     async def _identify(self, scope: Scope, exchange: Exchange) -> None:

@@ -37,6 +37,7 @@ class Asked:
         raw: all headers as they were sent, names in lower case.
         client: the address that asks, without the port.
         target: returns the URL as the client wrote it: ``RETINUE_PUBLIC_URL`` or scheme and Host, path and query.
+        path: of the route that is asked for.
     """
 
     method: str
@@ -44,6 +45,7 @@ class Asked:
     raw: Sequence[tuple[bytes, bytes]]
     client: str
     target: Callable[[], str]
+    path: str = ""
 
     def all(self, name: str) -> list[str]:
         """Return every header of this (lower-case) name."""
