@@ -19,7 +19,7 @@ def upgrade() -> None:
     script(_TABLES)
     tenant_table("grants", "SELECT, INSERT, UPDATE")
     tenant_table("grant_uses", "SELECT, INSERT, UPDATE")
-    tenant_table("signature_nonces", "SELECT, INSERT, DELETE")
+    tenant_table("signature_nonces")
     script("CREATE POLICY routing ON grants FOR SELECT TO CURRENT_USER USING (true)")
     script(_FUNCTIONS)
     for signature in ("grants_home(uuid, text)", "tenancy_standing_grants(uuid[], uuid[], text[], timestamptz)"):
