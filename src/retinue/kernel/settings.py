@@ -195,6 +195,14 @@ class Settings(BaseSettings):
         default=33_554_432, ge=1024, description="bytes of a model call's body through the gateway"
     )
 
+    # Sandbox
+    sandbox: Literal["auto", "bubblewrap", "landlock", "docker", "kubernetes", "none"] = Field(
+        default="auto", description="where operations run; auto: the best of bubblewrap and landlock that works here"
+    )
+    sandbox_minimum: Literal["A", "B", "C"] = Field(
+        default="B", description="the level of isolation below which nothing is run (docs/decisions/0015)"
+    )
+
     @field_validator("data")
     @classmethod
     def _absolute(cls, value: Path) -> Path:

@@ -1,0 +1,156 @@
+"""Starts bubblewrap, and holds the program back until its limits are set."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from retinue.sandbox.children import Child, memory_file, spawn
+from retinue.sandbox.jobs import Job, SandboxFailed
+from retinue.sandbox.supervision import Inside
+
+_START_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class Held:
+    """A sandbox whose walls stand and whose program waits for :meth:`release`."""
+
+    child: Child
+    inside: Inside
+    hold: int
+    told: int
+
+    def release(self) -> None:
+        """Let the program begin."""
+        os.write(self.hold, b"1")
+        os.close(self.hold)
+        self.hold = -1
+
+    async def abandon(self) -> None:
+        """Kill it before it began."""
+        self.inside.kill()
+        self.inside.close()
+        os.close(self.told)
+        if self.hold >= 0:
+            os.close(self.hold)
+        await bury(self.child)
+
+
+async def start(
+    program: str, walls: Sequence[str], command: Sequence[str], job: Job, *, filters: bytes, talking: bool
+) -> Held:
+    """Build the walls around ``command``; return once they stand. Raises SandboxFailed, with what bubblewrap said.
+
+    Args:
+        program: the path of bwrap.
+        walls: its options, without those for descriptors.
+        command: the first process inside.
+        job: for its standard input.
+        filters: the seccomp program.
+        talking: the caller writes standard input.
+    """
+    with ExitStack() as undo:
+        told, tell = _pipe()
+        undo.callback(os.close, told)
+        held, hold = _pipe()
+        closing = ExitStack()
+        undo.callback(os.close, hold)
+        with closing:
+            closing.callback(os.close, tell)
+            closing.callback(os.close, held)
+            filter_ = _kept(closing, memory_file("seccomp", filters))
+            options = ["--json-status-fd", str(tell), "--block-fd", str(held), "--seccomp", str(filter_), *walls]
+            # In a file, because every user of the machine can read a command line, and the environment is in these.
+            listed = _kept(closing, memory_file("options", "".join(f"{one}\0" for one in options).encode()))
+            stdin = None if talking else _kept(closing, _input(job))
+            argv = [program, "--args", str(listed), "--", *command]
+            try:
+                child = await spawn(argv, env={}, stdin=stdin, pass_fds=[listed, tell, held, filter_])
+            except OSError as error:
+                raise SandboxFailed(f"bubblewrap could not be started: {error.strerror}.") from error
+        try:
+            inside = Inside.of(await asyncio.wait_for(_first_process(told, child), _START_SECONDS))
+        except BaseException as error:
+            await bury(child)
+            if isinstance(error, TimeoutError | ProcessLookupError):
+                raise SandboxFailed("bubblewrap did not build the sandbox in time.") from error
+            raise
+        undo.pop_all()
+    return Held(child, inside, hold, told)
+
+
+def began(told: int) -> bool:
+    """Tell, after the end, whether the first process inside was ever started. Closes the descriptor."""
+    os.set_blocking(told, False)
+    try:
+        with open(told, "rb") as file:
+            return b"exit-code" in (file.read() or b"")
+    except BlockingIOError:
+        return False
+
+
+async def bury(child: Child) -> None:
+    """Kill a process and wait until it is gone, also when the task that waits is cancelled."""
+    child.kill()
+    waiting = asyncio.ensure_future(asyncio.wait([child.exit]))
+    try:
+        await asyncio.shield(waiting)
+    finally:
+        if not waiting.done():
+            await waiting
+        child.close()
+
+
+async def _first_process(told: int, child: Child) -> int:
+    text = b""
+    while b"}" not in text:
+        piece = await _read(told)
+        if not piece:
+            said = await _complaint(child)
+            raise SandboxFailed(f"bubblewrap could not build the sandbox: {said or 'it gave no reason'}.")
+        text += piece
+    return int(json.loads(text)["child-pid"])
+
+
+async def _read(number: int) -> bytes:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def readable() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(number, readable)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(number)
+    return os.read(number, 4096)
+
+
+async def _complaint(child: Child) -> str:
+    with contextlib.suppress(TimeoutError):
+        said = await asyncio.wait_for(child.stderr.read(4096), 2)
+        return said.decode("utf-8", "replace").strip().removeprefix("bwrap: ").rstrip(".")
+    return ""
+
+
+def _input(job: Job) -> int:
+    if job.stdin is None:
+        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    return memory_file("stdin", job.stdin)
+
+
+def _pipe() -> tuple[int, int]:
+    return os.pipe2(os.O_CLOEXEC)
+
+
+def _kept(files: ExitStack, number: int) -> int:
+    files.callback(os.close, number)
+    return number

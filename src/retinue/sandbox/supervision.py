@@ -1,0 +1,201 @@
+"""A job that is under way: its output is passed on, its use is measured, and it is ended when it goes over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from retinue.sandbox.children import Child
+from retinue.sandbox.jobs import Ended, Limits, OnOutput, Reason, SandboxFailed, Stream, Usage
+from retinue.sandbox.levels import Level
+
+_CHUNK = 65536
+_LAST_WORDS = 5.0
+"""Seconds that a consumer has, once everything is dead, to take what was still in the pipes."""
+
+
+class Meter(Protocol):
+    """Measures a running job, and tells when it has gone over a limit."""
+
+    interval: float
+
+    async def sample(self) -> Reason | None:
+        """Measure once; return what the job must be ended for, if anything."""
+        ...
+
+    async def finish(self, cpu_seconds: float) -> Reason | None:
+        """Measure for the last time, when every process is dead. ``cpu_seconds``: what the kernel told of the tree."""
+        ...
+
+    def usage(self, seconds: float) -> Usage:
+        """What was used."""
+        ...
+
+
+@dataclass(slots=True)
+class Inside:
+    """The first process inside the sandbox: when it is dead, the kernel has killed all the others."""
+
+    pid: int
+    pidfd: int
+
+    @classmethod
+    def of(cls, pid: int) -> Inside:
+        """Hold on to a process. ``ProcessLookupError`` if it has gone."""
+        return cls(pid, os.pidfd_open(pid))
+
+    def kill(self) -> None:
+        """Kill it, and with it everything in its namespace."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Let go of the handle."""
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+class Supervision:
+    """Watches over one started job until nothing of it is alive."""
+
+    def __init__(
+        self,
+        child: Child,
+        inside: Inside,
+        limits: Limits,
+        meter: Meter,
+        level: Level,
+        *,
+        began: Callable[[], bool],
+        clean_up: Callable[[], None],
+    ) -> None:
+        self.child = child
+        self._inside = inside
+        self._limits = limits
+        self._meter = meter
+        self._level = level
+        self._began = began
+        self._clean_up = clean_up
+        self.first_errors = b""
+        self._started = time.monotonic()
+        self._verdict: Reason | None = None
+        self._written = 0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def count(self, size: int) -> bool:
+        """Count output; end the job if it is too much. Return whether it may be passed on."""
+        self._written += size
+        if self._written > self._limits.output:
+            self.end("output")
+            return False
+        return True
+
+    def end(self, reason: Reason) -> None:
+        """Kill everything inside. The first reason given is the one that is told."""
+        if not self.child.exit.done() and self._verdict is None:
+            self._verdict = reason
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill the first process inside: the one that waits for it ends by itself, and tells what was used."""
+        self._inside.kill()
+
+    async def complete(self, *pumps: asyncio.Task[None]) -> Ended:
+        """Wait for the end; then measure, and tell. If a pump or the caller's wish stops this, everything is killed."""
+        watch = asyncio.create_task(self._watch(), name="sandbox-watch")
+        clock = asyncio.create_task(self._deadline(), name="sandbox-deadline")
+        self._tasks = [watch, clock, *pumps]
+        exit_ = self.child.exit
+        try:
+            waiting: set[asyncio.Future[object]] = {cast("asyncio.Future[object]", exit_), *self._futures()}
+            while not exit_.done():
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for one in done:
+                    if one is not exit_:
+                        one.result()  # a pump whose consumer failed ends the job
+            if pumps:
+                done_pumps, late = await asyncio.wait(pumps, timeout=_LAST_WORDS)
+                for pump in done_pumps:
+                    pump.result()
+                if late:
+                    self._verdict = self._verdict or "output"
+            seconds = time.monotonic() - self._started
+            late_verdict = await self._meter.finish(exit_.result().cpu_seconds)
+            return self._told(exit_.result().code, self._verdict or late_verdict, seconds)
+        finally:
+            await self._stop()
+
+    def _told(self, code: int, verdict: Reason | None, seconds: float) -> Ended:
+        if not self._began() and verdict is None and code > 0:
+            said = self.first_errors.decode("utf-8", "replace").strip().removeprefix("bwrap: ").rstrip(".")
+            raise SandboxFailed(f"The sandbox could not be built: {said or 'no reason was given'}.")
+        if verdict is None and code < 0:
+            verdict = "killed"  # somebody outside killed the process that waits
+        usage = self._meter.usage(seconds)
+        if verdict is not None:
+            return Ended(exit_code=None, reason=verdict, usage=usage, level=self._level)
+        return Ended(exit_code=code, reason="exited", usage=usage, level=self._level)
+
+    def _futures(self) -> set[asyncio.Future[object]]:
+        return {cast("asyncio.Future[object]", task) for task in self._tasks}
+
+    async def _stop(self) -> None:
+        """Kill what is alive and wait until it is dead, whatever happens to the task that waits for it."""
+        self.kill()
+        for task in self._tasks:
+            task.cancel()
+        stopping = asyncio.ensure_future(self._bury())
+        cancelled = False
+        while not stopping.done():
+            try:
+                await asyncio.shield(stopping)
+            except asyncio.CancelledError:
+                if stopping.done():
+                    break
+                cancelled = True
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _bury(self) -> None:
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while not self.child.exit.done():
+            # Again and again: the process that waits may not yet have known of the first process inside.
+            self.kill()
+            await asyncio.wait([self.child.exit], timeout=0.5)
+            if not self.child.exit.done():
+                self.child.kill()
+        self.child.close()
+        self._inside.close()
+        await asyncio.to_thread(self._clean_up)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._meter.interval)
+            reason = await self._meter.sample()
+            if reason is not None:
+                self.end(reason)
+                return
+
+    async def _deadline(self) -> None:
+        await asyncio.sleep(self._limits.seconds)
+        self.end("timeout")
+
+
+async def pump(stream: Stream, source: asyncio.StreamReader, on_output: OnOutput, supervision: Supervision) -> None:
+    """Pass a stream on, piece by piece, until it ends or is too much."""
+    while data := await source.read(_CHUNK):
+        if stream == "stderr" and not supervision.first_errors:
+            supervision.first_errors = data[:1000]
+        if not supervision.count(len(data)):
+            return
+        answer = on_output(stream, data)
+        if inspect.isawaitable(answer):
+            await answer
