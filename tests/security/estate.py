@@ -103,6 +103,8 @@ class Things:
     workflow: str
     trigger: str
     callback_id: str
+    grant_id: str
+    other_grant_id: str
 
     def missing(self) -> Things:
         """Return ids of the same form that nobody has."""
@@ -137,6 +139,7 @@ class Sample:
 _AGENT = {"name": "fresh {agent_name}", "instructions": "Be brief."}
 _WAITS, _FAILED = {"run_id": "waiting_run_id"}, {"run_id": "failed_run_id"}
 _WORKFLOW = {"name": "workflow"}
+_GRANTEE = "ed25519:11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"  # of RFC 8037; nobody signs with it here
 _YAML = "spec_version: 1\nname: {workflow}\nsteps: [{{id: a, value: 2}}]\ntriggers: [{{id: hook, webhook: true}}]\n"
 _PLAN = {"title": "another", "tasks": [{"id": "a", "agent": "{agent}", "instructions": "hello"}]}
 
@@ -197,6 +200,14 @@ SAMPLES: dict[str, Sample] = {
     "chat_download": Sample(),
     STREAM: Sample(query={"session": "{session_id}", "run": "{run_id}", "after": "0"}),
     "events_ticket": Sample(201),
+    "grants_list_mine": Sample(),
+    "grants_show": Sample(),
+    "grants_events": Sample(),
+    "grants_list_of_tenant": Sample(),
+    "grants_show_of_tenant": Sample(),
+    "grants_events_of_tenant": Sample(),
+    "grants_own_terms": Sample(404),  # for applications, which sign
+    "grants_create": Sample(201, {"application": "another", "grantee": _GRANTEE}),
     "identity_create_key": Sample(201, {"name": "another"}),
     "tenants_create_tenant": Sample(201, {"name": "another"}),
     "tenants_rename_tenant": Sample(body={"name": "renamed"}),
@@ -274,6 +285,8 @@ SAMPLES: dict[str, Sample] = {
     "agents_delete": Sample(204, query={"force": "true"}),
     "secrets_delete_secret": Sample(204),
     "identity_revoke_key": Sample(204),
+    "grants_revoke": Sample(204),
+    "grants_revoke_of_tenant": Sample(204, uses={"grant_id": "other_grant_id"}),
     "tenants_remove_member": Sample(204),
     "tenants_leave": Sample(409),  # the last admin stays
 }
@@ -395,6 +408,8 @@ async def _furnish(ada: Person, org: str, member: str, canary: str) -> Things:
     of_item = f"/v1/board/items/{item['item_id']}"
     await ada.call("POST", f"{of_item}/comments", 201, json={"text": canary})
     link = await ada.call("POST", f"{of_item}/links", 201, json={"kind": "url", "target": f"https://{canary}.example"})
+    wanted_grant = {"application": canary, "grantee": _GRANTEE}
+    grants = [(await ada.call("POST", "/v1/my/grants", 201, json=wanted_grant))["grant_id"] for _ in range(2)]
     plans = (
         await _plan(ada, canary, agent),
         await _plan(ada, canary, agent, approval=True),
@@ -418,6 +433,8 @@ async def _furnish(ada: Person, org: str, member: str, canary: str) -> Things:
         team_id=team["team_id"],
         item_id=item["item_id"],
         link_id=link["link_id"],
+        grant_id=grants[0],
+        other_grant_id=grants[1],
         plan_id=plans[0],
         waiting_plan_id=plans[1],
         failed_plan_id=plans[2],
