@@ -15,8 +15,9 @@ A room's ``api.py`` uses::
 """
 
 from retinue.web.app import create_app
+from retinue.web.body import BodyCut, stream_body
 from retinue.web.catalogue import Catalogue, Streamed
-from retinue.web.deferred import Deferred
+from retinue.web.deferred import Deferred, Flowing
 from retinue.web.digests import content_digests
 from retinue.web.etags import IfMatch, check_match, etag, set_etag
 from retinue.web.exchange import Exchange
@@ -27,7 +28,7 @@ from retinue.web.limits import limit_login
 from retinue.web.paging import Page, Paging, WantedPage, cursor, read_cursor
 from retinue.web.problems import Problem, invalid, problems, refused
 from retinue.web.routing import Router
-from retinue.web.scope import exchange_here, public, scoped, services_of, still_admitted
+from retinue.web.scope import Passage, exchange_here, passing, public, scoped, services_of, still_admitted
 from retinue.web.server import Server
 from retinue.web.spreadsheet import CSV, csv_of, csv_response, defused
 from retinue.web.streams import Streams
@@ -36,17 +37,20 @@ __all__ = [
     "ALL",
     "CSV",
     "Asked",
+    "BodyCut",
     "Catalogue",
     "Credential",
     "Deferred",
     "Entry",
     "EventView",
     "Exchange",
+    "Flowing",
     "Gate",
     "Health",
     "IfMatch",
     "Page",
     "Paging",
+    "Passage",
     "Permission",
     "Problem",
     "Router",
@@ -66,6 +70,7 @@ __all__ = [
     "history",
     "invalid",
     "limit_login",
+    "passing",
     "problems",
     "public",
     "read_cursor",
@@ -74,4 +79,5 @@ __all__ = [
     "services_of",
     "set_etag",
     "still_admitted",
+    "stream_body",
 ]

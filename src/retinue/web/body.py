@@ -117,6 +117,30 @@ def is_json(content_type: str) -> bool:
     return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
 
 
+class BodyCut(Malformed):
+    """The client went away in the middle of a body."""
+
+
+async def stream_body(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    """Yield a body that is no document piece by piece, up to a limit of its own.
+
+    A signed body is known to be the right one only when this has ended.
+
+    Raises:
+        PayloadTooLarge: it is over ``limit`` bytes; announced or not.
+        BodyCut: the client went away.
+        Unauthenticated: at the end, when it is not the body that was signed.
+    """
+    assert isinstance(request, BoundedRequest)  # every route's request is one
+    request.limit = limit
+    try:
+        async for chunk in request.stream():
+            if chunk:
+                yield chunk
+    except ClientDisconnect:
+        raise BodyCut("The body ended too early.") from None
+
+
 class BoundedRequest(Request):
     """A request whose body is limited in size, whoever reads it and however, and whose JSON is read strictly.
 

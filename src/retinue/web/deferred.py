@@ -1,13 +1,14 @@
-"""An answer that waits for something that can only happen after the commit."""
+"""Answers that wait for something: for what can only happen after the commit, or for the first bytes of a stream."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 import orjson
 from pydantic import BaseModel
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 
@@ -43,3 +44,30 @@ class Deferred(Response):
             await super().__call__(scope, receive, send)
         else:
             await response(scope, receive, send)
+
+
+class Flowing(StreamingResponse):
+    """A stream of bytes whose first piece is there before the answer begins.
+
+    So a fault at its start becomes a problem, and not an answer that is cut. The stream is closed at the end, also when
+    the client goes away.
+    """
+
+    def __init__(self, pieces: AsyncGenerator[Any], *, status_code: int, headers: Mapping[str, str]) -> None:
+        self._pieces = pieces
+        super().__init__(pieces, status_code, headers=headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Wait for the first piece, then send all of them."""
+        async with aclosing(self._pieces):
+            try:
+                first = await anext(self._pieces)
+            except StopAsyncIteration:
+                first = b""
+            self.body_iterator = self._all(first)
+            await super().__call__(scope, receive, send)
+
+    async def _all(self, first: Any) -> AsyncIterator[Any]:
+        yield first
+        async for piece in self._pieces:
+            yield piece

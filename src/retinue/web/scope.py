@@ -6,16 +6,18 @@ runs and commits after it returned and before the response starts: a caller that
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from dataclasses import replace
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
+from starlette.responses import Response
 
 from retinue.database import Database
-from retinue.kernel import Forbidden, NotFound, Scope, Services
+from retinue.kernel import Forbidden, NotFound, Scope, Services, UnitOfWork
 from retinue.web.exchange import Exchange, exchange_of
 from retinue.web.gate import Credential, Entry, Gate
 from retinue.web.idempotency import Idempotency
@@ -32,41 +34,107 @@ def scoped(resource: str, action: str) -> Any:
     cell = Cell(resource, action)
 
     async def open_scope(connection: HTTPConnection) -> AsyncGenerator[Scope, None]:
-        services: Services = connection.app.state.services
-        exchange = exchange_of(connection.scope)
-        credential = exchange.caller()
-        gate: Gate = connection.app.state.gate
-        tenant_id = await _tenant(connection, credential, gate)
-        await _use_up(exchange, credential, tenant_id, gate)
+        passage = await _passage(connection, cell)
+        async with passage.answering() as scope:
+            yield scope
+
+    open_scope.retinue_cell = cell  # type: ignore[attr-defined]  # read by routing.cell_of
+    return Depends(open_scope, scope="function")
+
+
+def passing(resource: str, action: str) -> Any:
+    """Return the dependency for a route whose body or work lasts longer than a transaction may: a :class:`Passage`.
+
+    The caller is let in before the route runs, or refused as by :func:`scoped`, and the transaction is over then. Every
+    further one asks again: who is thrown out in the middle of an upload does not finish it.
+    """
+    cell = Cell(resource, action)
+
+    async def open_passage(connection: HTTPConnection) -> AsyncGenerator[Passage, None]:
+        passage = await _passage(connection, cell)
+        async with passage.scope():
+            pass
+        yield passage
+
+    open_passage.retinue_cell = cell  # type: ignore[attr-defined]  # read by routing.cell_of
+    return Depends(open_passage, scope="function")
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A caller at a cell of the permission table, who gets a transaction for a moment, as often as needed."""
+
+    services: Services
+    tenant_id: UUID
+    _connection: HTTPConnection
+    _exchange: Exchange
+    _credential: Credential
+    _gate: Gate
+    _cell: Cell
+
+    @asynccontextmanager
+    async def scope(self) -> AsyncIterator[Scope]:
+        """Open a transaction as the caller; it commits at the end of the block.
+
+        Raises:
+            Unauthenticated, NotFound, Forbidden: the caller may not, or not any more.
+        """
+        async with self.services.get(Database).transaction(self.tenant_id) as uow:
+            yield await self._enter(uow)
+
+    @asynccontextmanager
+    async def answering(self) -> AsyncIterator[Scope]:
+        """As :meth:`scope`; what it does is done once for an ``Idempotency-Key``, and the answer kept.
+
+        The answer is the route's, or what was handed to :meth:`answer` within the block.
+
+        Raises:
+            Replayed: it was done before.
+        """
         async with (
-            services.get(Idempotency).turn(connection, exchange, tenant_id) as repeatable,
-            services.get(Database).transaction(tenant_id) as uow,
+            self.services.get(Idempotency).turn(self._connection, self._exchange, self.tenant_id) as repeatable,
+            self.services.get(Database).transaction(self.tenant_id) as uow,
         ):
-            entry = await gate.enter(credential, tenant_id, uow)
-            _check(gate, entry.role, entry.scopes, cell)
-            services.get(Limits).remember(credential, entry.user_id)
-            exchange.user = str(entry.user_id)
-            scope = Scope(
-                tenant_id=tenant_id,
-                actor=entry.actor,
-                uow=uow,
-                clock=connection.app.state.clock,
-                services=services,
-                user_id=entry.user_id,
-                role=entry.role,
-                trace_id=exchange.trace_id,
-                cause=f"request:{exchange.span_id}",
-                scopes=entry.scopes,
-                grant_id=entry.grant_id,
-            )
+            scope = await self._enter(uow)
             if repeatable is not None:
                 await repeatable.begin(scope)
             yield scope
             if repeatable is not None:
-                await repeatable.keep(scope, exchange.answer)
+                await repeatable.keep(scope, self._exchange.answer)
 
-    open_scope.retinue_cell = cell  # type: ignore[attr-defined]  # read by routing.cell_of
-    return Depends(open_scope, scope="function")
+    def answer(self, response: Response) -> Response:
+        """Say what the answer will be, so that it is kept with what it tells of."""
+        self._exchange.answer = response
+        return response
+
+    async def _enter(self, uow: UnitOfWork) -> Scope:
+        exchange = self._exchange
+        entry = await self._gate.enter(self._credential, self.tenant_id, uow)
+        _check(self._gate, entry.role, entry.scopes, self._cell)
+        self.services.get(Limits).remember(self._credential, entry.user_id)
+        exchange.user = str(entry.user_id)
+        return Scope(
+            tenant_id=self.tenant_id,
+            actor=entry.actor,
+            uow=uow,
+            clock=self._connection.app.state.clock,
+            services=self.services,
+            user_id=entry.user_id,
+            role=entry.role,
+            trace_id=exchange.trace_id,
+            cause=f"request:{exchange.span_id}",
+            scopes=entry.scopes,
+            grant_id=entry.grant_id,
+        )
+
+
+async def _passage(connection: HTTPConnection, cell: Cell) -> Passage:
+    exchange = exchange_of(connection.scope)
+    credential = exchange.caller()
+    gate: Gate = connection.app.state.gate
+    tenant_id = await _tenant(connection, credential, gate)
+    await _use_up(exchange, credential, tenant_id, gate)
+    return Passage(connection.app.state.services, tenant_id, connection, exchange, credential, gate, cell)
 
 
 async def admitted(connection: HTTPConnection, resource: str, action: str) -> tuple[UUID, Entry]:
