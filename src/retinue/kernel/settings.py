@@ -203,6 +203,11 @@ class Settings(BaseSettings):
         default="B", description="the level of isolation below which nothing is run (docs/decisions/0015)"
     )
 
+    # Drivers
+    drivers: Path | None = Field(
+        default=None, description="where command-line agents are installed; empty: a folder in the data folder"
+    )
+
     @field_validator("data")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
