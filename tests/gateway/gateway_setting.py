@@ -43,6 +43,7 @@ class Setting:
     user: UUID = field(default_factory=uuid4)
     agent: UUID = field(default_factory=uuid4)
     run: UUID = field(default_factory=uuid4)
+    others: list[Providers] = field(default_factory=list)
 
     @property
     def path(self) -> Path:
@@ -83,6 +84,13 @@ class Setting:
             options = types.HttpOptions(base_url="http://gateway", httpx_async_client=http)
             yield genai.Client(api_key="none", http_options=options)
 
+    def point_at(self, url: str) -> None:
+        """Let another provider stand behind the gateway."""
+        settings = self.services.get(Settings)
+        settings.openai_base_url = f"{url}/v1"
+        settings.anthropic_base_url = settings.gemini_base_url = url
+        self.others.append(self.services.add(Providers, Providers(settings)))
+
     @asynccontextmanager
     async def scope(self) -> AsyncIterator[Scope]:
         async with scope_of(self.services, self.tenant, user_id=self.user) as scope:
@@ -116,7 +124,9 @@ async def open_setting(database: Database, data_folder: Path, folder: Path, **se
         services.add(Clock, SystemClock())  # type: ignore[type-abstract]  # services are found by their protocol
         services.add(Vault, await Vault.open(given, database))
         providers = services.add(Providers, Providers(given))
+        setting = Setting(services, server, folder)
         try:
-            yield Setting(services, server, folder)
+            yield setting
         finally:
-            await providers.close()
+            for one in (providers, *setting.others):
+                await one.close()
