@@ -17,6 +17,7 @@ demo: setup ## Show a whole journey on real files (ARGS="--team" asks a team, "-
 
 test: setup ## Run the whole test suite (ARGS="tests/ledger -k append" runs a part)
 	@scripts/setup-system
+	@scripts/setup-s3
 	@$(python) -m pytest -p tests.plugins.no_skips $(ARGS)
 
 check: setup ## Check formatting, lint, types, import contracts, locks and generated files
@@ -36,5 +37,5 @@ lock: setup ## Rewrite the locks (ARGS="--upgrade" takes the newest versions tha
 	@scripts/lock $(ARGS)
 
 clean: ## Remove .venv and everything that tools have left here
-	rm -rf .venv .setup.lock .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks .schemathesis build dist
+	rm -rf .venv .venv-s3 .setup.lock .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks .schemathesis build dist
 	find src tests bench scripts -name __pycache__ -type d -prune -exec rm -rf {} +
