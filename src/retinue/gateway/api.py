@@ -74,6 +74,15 @@ class Passed(Response):
         await self._relay.answer(self._door, headers, self._query, receive, cast(Any, send))
 
 
+_PASSED: dict[str, Any] = {
+    "status_code": 200,
+    "response_class": Passed,
+    "responses": _ANSWER,
+    "openapi_extra": _CALL,
+}
+_LISTED: dict[str, Any] = {"status_code": 200, "response_class": Passed, "responses": _LIST}
+
+
 def _passed(scope: Scope, request: Request, door: Door) -> Passed:
     """Answer by the relay: for the scope's user, and in the name of the key or login that asks."""
     caller = Caller(
@@ -90,71 +99,67 @@ def _passed(scope: Scope, request: Request, door: Door) -> Passed:
     return Passed(relay, door, dict(request.query_params))
 
 
-@router.post("/openai/chat/completions", response_class=Passed, responses=_ANSWER, openapi_extra=_CALL)
+@router.post("/openai/chat/completions", **_PASSED)
 async def openai_chat(scope: MayAsk, request: Request) -> Response:
     """Ask a model in the format of OpenAI's chat completions. Models of the scripted demo are `demo:...`."""
     return _passed(scope, request, Door(OPENAI, doors.CHAT))
 
 
-@router.post("/openai/responses", response_class=Passed, responses=_ANSWER, openapi_extra=_CALL)
+@router.post("/openai/responses", **_PASSED)
 async def openai_responses(scope: MayAsk, request: Request) -> Response:
     """Ask a model in the format of OpenAI's responses; nothing is kept at the provider for a later call."""
     return _passed(scope, request, Door(OPENAI, doors.RESPONSES))
 
 
-@router.post("/openai/embeddings", response_class=Passed, responses=_ANSWER, openapi_extra=_CALL)
+@router.post("/openai/embeddings", **_PASSED)
 async def openai_embeddings(scope: MayAsk, request: Request) -> Response:
     """Ask for embeddings in OpenAI's format."""
     return _passed(scope, request, Door(OPENAI, doors.EMBEDDINGS))
 
 
-@router.get("/openai/models", response_class=Passed, responses=_LIST)
+@router.get("/openai/models", **_LISTED)
 async def openai_models(scope: MayAsk, request: Request) -> Response:
     """List the models that speak OpenAI's format."""
     return _passed(scope, request, Door(OPENAI, None))
 
 
-@router.post("/anthropic/v1/messages", response_class=Passed, responses=_ANSWER, openapi_extra=_CALL)
+@router.post("/anthropic/v1/messages", **_PASSED)
 async def anthropic_messages(scope: MayAsk, request: Request) -> Response:
     """Ask a model in the format of Anthropic's messages. The key may be in `x-api-key`."""
     return _passed(scope, request, Door(ANTHROPIC, doors.MESSAGES))
 
 
-@router.post("/anthropic/v1/messages/count_tokens", response_class=Passed, responses=_ANSWER, openapi_extra=_CALL)
+@router.post("/anthropic/v1/messages/count_tokens", **_PASSED)
 async def anthropic_count(scope: MayAsk, request: Request) -> Response:
     """Count the tokens of a message in Anthropic's format; costs nothing."""
     return _passed(scope, request, Door(ANTHROPIC, doors.COUNT_MESSAGES))
 
 
-@router.get("/anthropic/v1/models", response_class=Passed, responses=_LIST)
+@router.get("/anthropic/v1/models", **_LISTED)
 async def anthropic_models(scope: MayAsk, request: Request) -> Response:
     """List the models that speak Anthropic's format."""
     return _passed(scope, request, Door(ANTHROPIC, None))
 
 
-@router.post(
-    "/gemini/v1beta/models/{model}:generateContent", response_class=Passed, responses=_ANSWER, openapi_extra=_CALL
-)
+@router.post("/gemini/v1beta/models/{model}:generateContent", **_PASSED)
 async def gemini_generate(scope: MayAsk, request: Request, model: Model) -> Response:
     """Ask a model in the format of Gemini. The key may be in `x-goog-api-key`."""
     return _passed(scope, request, Door(GEMINI, doors.GENERATE, model))
 
 
-@router.post(
-    "/gemini/v1beta/models/{model}:streamGenerateContent", response_class=Passed, responses=_ANSWER, openapi_extra=_CALL
-)
+@router.post("/gemini/v1beta/models/{model}:streamGenerateContent", **_PASSED)
 async def gemini_stream(scope: MayAsk, request: Request, model: Model) -> Response:
     """Ask a model in the format of Gemini and get a stream; add `?alt=sse`."""
     return _passed(scope, request, Door(GEMINI, doors.STREAM, model))
 
 
-@router.post("/gemini/v1beta/models/{model}:countTokens", response_class=Passed, responses=_ANSWER, openapi_extra=_CALL)
+@router.post("/gemini/v1beta/models/{model}:countTokens", **_PASSED)
 async def gemini_count(scope: MayAsk, request: Request, model: Model) -> Response:
     """Count the tokens of a request in Gemini's format; costs nothing."""
     return _passed(scope, request, Door(GEMINI, doors.COUNT, model))
 
 
-@router.get("/gemini/v1beta/models", response_class=Passed, responses=_LIST)
+@router.get("/gemini/v1beta/models", **_LISTED)
 async def gemini_models(scope: MayAsk, request: Request) -> Response:
     """List the models that speak Gemini's format."""
     return _passed(scope, request, Door(GEMINI, None))
