@@ -13,6 +13,7 @@ from retinue.cli.board_files import operations
 from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.finding import Finder
 from retinue.cli.remote import Limit, Remote, remote
+from retinue.cli.saving import Output, save_csv
 from retinue.cli.screen import Column, Json, compact, moment
 from retinue.cli.teams import tenant_of
 
@@ -244,9 +245,7 @@ def bulk(
 @remote
 def export(
     cli: Remote,
-    file: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to write; otherwise standard output.")
-    ] = None,
+    file: Output = None,
     state: Annotated[list[str] | None, typer.Option("--state", help="May be repeated.")] = None,
     label: Labels = None,
     team: Team = None,
@@ -254,20 +253,7 @@ def export(
 ) -> None:
     """Write items as CSV, with formulas made harmless."""
     params = _conditions(cli, state, label, None, team, False, None, None, search, False)
-    if cli.as_json and file is None:
-        raise Failure("Name a file with --output: the CSV itself is not JSON.", ExitCode.USAGE)
-    count = 0
-    with cli.client.streaming("/v1/board/export", params, {}) as response:
-        out = file.open("wb") if file is not None else sys.stdout.buffer
-        try:
-            for piece in response.iter_bytes():
-                count += out.write(piece)
-        finally:
-            out.flush()
-            if file is not None:
-                out.close()
-    if file is not None:
-        cli.done(f"Wrote {count:,} bytes to {file}.", {"file": str(file), "bytes": count})
+    save_csv(cli, "/v1/board/export", params, file)
 
 
 @board.command()

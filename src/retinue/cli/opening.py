@@ -16,7 +16,7 @@ from retinue.cli.failures import ExitCode, Failure
 
 if TYPE_CHECKING:
     from retinue.house import House
-    from retinue.kernel import Settings
+    from retinue.kernel import Services, Settings
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -62,6 +62,39 @@ async def opened(settings: Settings, *, serve: bool, work: bool) -> AsyncIterato
     finally:
         await house.close()
         shutdown_tracing()
+
+
+@asynccontextmanager
+async def opened_database(settings: Settings) -> AsyncIterator[Services]:
+    """Open the server's database for a command of its operator, and what appending events needs; nothing else.
+
+    Raises:
+        Failure: it cannot be reached, or is not at this version.
+    """
+    from asyncpg import PostgresError
+
+    from retinue.database import current_revision, expected_revision
+    from retinue.house import ROOMS, House
+    from retinue.kernel import Fault, Settings
+    from retinue.ledger import Feed, Projections
+
+    house = House(settings)
+    try:
+        dsn, _ = await house.open_database_server(serve=False)
+        if await current_revision(dsn) != expected_revision():
+            raise Failure("The database is not at this version. Run: retinue migrate")
+        database = await house.open_pool(dsn)
+        house.services.add(Settings, settings)
+        house.services.add(Projections, Projections(one for room in ROOMS for one in room.projections))
+        feed = house.services.add(Feed, Feed(database))
+        yield house.services
+        await feed.tell_now()  # a server that believes to be alone looks for nothing
+    except Fault as fault:
+        raise Failure(fault.detail, ExitCode.UNAVAILABLE) from None
+    except (OSError, PostgresError) as error:
+        raise about_the_database(error) from None
+    finally:
+        await house.close()
 
 
 def about_the_database(error: Exception) -> Failure:

@@ -13,6 +13,7 @@ from retinue.cli import account, bench, chat, demo, doctor, migrate, serve, usag
 from retinue.cli.agents import agents
 from retinue.cli.approvals import approvals
 from retinue.cli.board import board
+from retinue.cli.costs import costs
 from retinue.cli.deadletters import deadletters
 from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.keys import keys
@@ -46,7 +47,7 @@ def build() -> typer.Typer:
         command.add_to(program)
     for noun in (agents, runs, plans, workflows, approvals, deadletters, board):
         program.add_typer(noun, rich_help_panel="Work")
-    for noun in (keys, tenants, teams):
+    for noun in (keys, tenants, teams, costs):
         program.add_typer(noun, rich_help_panel="Your account")
     program.add_typer(vault, rich_help_panel="The server")
     return program

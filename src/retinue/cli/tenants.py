@@ -1,16 +1,23 @@
-"""`retinue tenants`: organisations, their people, their money, their model keys."""
+"""`retinue tenants`: organisations, their people, their money, their model keys; their tier, for the operator."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
 
 import typer
 
+from retinue.cli.configuration import Data, load_settings
 from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.finding import Finder
+from retinue.cli.opening import opened_database
 from retinue.cli.remote import Limit, Remote, remote
-from retinue.cli.screen import Column, moment
+from retinue.cli.screen import Column, Screen, moment
+
+if TYPE_CHECKING:
+    from retinue.kernel import Settings
 
 tenants = typer.Typer(name="tenants", help="Organisations, members, budgets and secrets.", no_args_is_help=True)
 
@@ -158,6 +165,52 @@ def drop_secret(cli: Remote, tenant: TenantName, provider: Provider) -> None:
     """Delete a tenant's secret."""
     cli.client.delete(f"/v1/tenants/{_entered(cli, tenant)}/secrets/{provider}")
     cli.done(f"{tenant} has no key for {provider} any more.")
+
+
+@tenants.command()
+def tier(
+    tenant: Annotated[str, typer.Argument(metavar="TENANT", help="Its id; the list of tenants shows it.")],
+    name: Annotated[str, typer.Argument(metavar="TIER", help="free, pro or own.")],
+    data: Data = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+) -> None:
+    """Put a tenant into another tier, which says what its users get in a month.
+
+    This is for whoever runs the server: it works on the database, without HTTP and with the server's settings. Servers
+    may run meanwhile; they obey from the next operation on.
+    """
+    tenant_id = _tenant_id(tenant)
+    former = asyncio.run(_set_tier(load_settings(data=data), tenant_id, name))
+    screen = Screen(as_json)
+    if as_json:
+        screen.document({"tenant_id": str(tenant_id), "tier": name, "former": former})
+    screen.line(f"{tenant} is in the tier {name} now; before, it was in {former}.")
+
+
+def _tenant_id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise Failure("Name the tenant by its id: retinue tenants list shows it.", ExitCode.USAGE) from None
+
+
+async def _set_tier(settings: Settings, tenant_id: UUID, name: str) -> str:
+    """Set the tier in the database, and return the former one's name."""
+    from retinue.database import Database
+    from retinue.kernel import SYSTEM, Scope, SystemClock
+    from retinue.metering import TIERS, set_tier, tier_of
+    from retinue.tenancy import this_tenant
+
+    wanted = next((one for one in TIERS if one == name), None)
+    if wanted is None:
+        raise Failure(f"There is no tier {name}. There are {', '.join(TIERS)}.", ExitCode.USAGE)
+    async with opened_database(settings) as services, services.get(Database).transaction(tenant_id) as uow:
+        scope = Scope(tenant_id, SYSTEM, uow, SystemClock(), services, cause="command:tenants tier")
+        if await this_tenant(scope) is None:
+            raise Failure("There is no such tenant.", ExitCode.NOT_FOUND)
+        former = (await tier_of(scope)).name
+        await set_tier(scope, wanted)
+        return former
 
 
 def _entered(cli: Remote, tenant: str) -> str:

@@ -282,15 +282,23 @@ class Feed:
             while True:
                 await self._dirty_event.wait()
                 self._dirty_event.clear()
-                tenants, self._dirty = [str(one) for one in self._dirty], set()
-                size = _MAX_PAYLOAD // 37
-                for n in range(0, len(tenants), size):
-                    await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, ",".join(tenants[n : n + size]))
+                await self._notify(connection)
                 # The first of a burst goes at once; what comes meanwhile goes together.
                 await asyncio.sleep(NOTIFY_SECONDS)
         finally:
             with contextlib.suppress(Exception):
                 connection.terminate()
+
+    async def tell_now(self) -> None:
+        """Tell other processes what was committed here; for a process that does not open the feed, and ends."""
+        async with self._source.routing() as queries:
+            await self._notify(queries)
+
+    async def _notify(self, queries: Queries) -> None:
+        tenants, self._dirty = [str(one) for one in self._dirty], set()
+        size = _MAX_PAYLOAD // 37
+        for n in range(0, len(tenants), size):
+            await queries.execute("SELECT pg_notify($1, $2)", CHANNEL, ",".join(tenants[n : n + size]))
 
     async def _poll(self) -> None:
         loop = asyncio.get_running_loop()

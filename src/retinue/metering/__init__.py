@@ -5,10 +5,11 @@ from retinue.metering.commands import AgentDirectory, check, release_run, reserv
 from retinue.metering.cost_shapes import BillView, bill_view
 from retinue.metering.counting import count_run
 from retinue.metering.pricing import Rates, rates
-from retinue.metering.quotas import check_quota, count_operation, note_storage, storage_hooks, tier_of
-from retinue.metering.tiers import Tier
+from retinue.metering.quotas import check_quota, count_operation, note_storage, set_tier, storage_hooks, tier_of
+from retinue.metering.tiers import TIERS, Tier
 
 __all__ = [
+    "TIERS",
     "AgentDirectory",
     "Bill",
     "BillView",
@@ -27,6 +28,7 @@ __all__ = [
     "rates",
     "release_run",
     "reserve",
+    "set_tier",
     "settle",
     "storage_hooks",
     "tier_of",

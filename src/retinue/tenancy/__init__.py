@@ -4,7 +4,7 @@ from retinue.tenancy.commands import found, leave_hooks, refuse_when_stopped, st
 from retinue.tenancy.doorkeeper import DoorKeeper
 from retinue.tenancy.permissions import ACTIONS, AGENT, GRANTEE, GRANTEE_SCOPES, RESOURCES, ROLES, permits
 from retinue.tenancy.teams import Team, role_of, sees_all_teams, sees_team, team, team_hooks, teams_of
-from retinue.tenancy.views import find_member, is_stopped
+from retinue.tenancy.views import find_member, is_stopped, this_tenant
 
 __all__ = [
     "ACTIONS",
@@ -28,4 +28,5 @@ __all__ = [
     "team",
     "team_hooks",
     "teams_of",
+    "this_tenant",
 ]
