@@ -48,8 +48,7 @@ class Relay:
             async with asyncio.timeout(self._settings.gateway_timeout):
                 await self._answer(door, headers, query, receive, reply)
         except Refused as refused:
-            if refused.status in (402, 403):
-                self.allowance.use.refused += 1
+            self.allowance.use.note_refusal(refused.status)
             await reply.refuse(refused)
         except TimeoutError:
             await reply.refuse(Refused(504, "The model did not answer in time.", "timeout"))
@@ -93,6 +92,7 @@ class Relay:
         if not is_plain(model):
             raise Refused(400, "This is no name of a model.", "invalid_model")
         if not rules.allows(f"{provider}:{model}"):
+            self.allowance.use.note_forbidden(f"{provider}:{model}")
             text = f"The model {provider}:{model} is not allowed here. Allowed: {allowed_text(rules.models)}."
             raise Refused(403, text, "model_not_allowed")
         if (name := wire.steering(body)) is not None:

@@ -15,6 +15,8 @@ from fnmatch import fnmatchcase
 
 from retinue.kernel import dollars
 
+_MOST_NOTED = 20
+
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
 
 
@@ -62,6 +64,8 @@ class Use:
         unpriced: calls whose price is not known.
         estimated: calls whose tokens the provider did not tell; they are estimated from the characters.
         refused: calls that were not let through.
+        used_up: those of them for which no money, tokens or calls were left.
+        forbidden: models that were asked for and are not allowed; the first ones.
     """
 
     calls: int = 0
@@ -71,6 +75,18 @@ class Use:
     unpriced: int = 0
     estimated: int = 0
     refused: int = 0
+    used_up: int = 0
+    forbidden: set[str] = field(default_factory=set)
+
+    def note_refusal(self, status: int) -> None:
+        """Count a call that was not let through, by the status it was answered with."""
+        self.refused += status in (402, 403)
+        self.used_up += status == 402
+
+    def note_forbidden(self, model: str) -> None:
+        """Note a model that is not allowed; a program may make up any number of them."""
+        if len(self.forbidden) < _MOST_NOTED:
+            self.forbidden.add(model)
 
 
 class UsedUp(Exception):

@@ -76,7 +76,7 @@ class OperationPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     most: Limits = Limits(
         seconds=1.0 * HOUR, memory=8 * GB, disk=10 * GB, processes=1_024, cores=4.0, output=100 * MB, artifacts=200
     )
-    min_level: str = "C"
+    min_level: str = "B"
     drivers: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     model: str | None = None

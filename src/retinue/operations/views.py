@@ -237,6 +237,14 @@ async def files_of(scope: Scope, operation_id: UUID) -> list[SealedFile]:
     return [SealedFile(row[0], row[1], row[2], row[3]) for row in rows]
 
 
+async def has_files(scope: Scope, operation_id: UUID) -> bool:
+    """Whether small files of a request are kept."""
+    found: bool = await scope.queries.fetchval(
+        "SELECT EXISTS (SELECT FROM operation_files WHERE operation_id = $1)", operation_id
+    )
+    return found
+
+
 async def drop_files(scope: Scope, operation_id: UUID) -> None:
     """Forget the small files of a request."""
     await scope.queries.execute("DELETE FROM operation_files WHERE operation_id = $1", operation_id)

@@ -31,6 +31,7 @@ from retinue.web.routing import Router
 from retinue.web.scope import Passage, exchange_here, passing, public, scoped, services_of, still_admitted
 from retinue.web.server import Server
 from retinue.web.spreadsheet import CSV, csv_of, csv_response, defused
+from retinue.web.sse import EventStream, Wanted, stream_of_one
 from retinue.web.streams import Streams
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Credential",
     "Deferred",
     "Entry",
+    "EventStream",
     "EventView",
     "Exchange",
     "Flowing",
@@ -57,6 +59,7 @@ __all__ = [
     "Server",
     "Streamed",
     "Streams",
+    "Wanted",
     "WantedPage",
     "check_match",
     "content_digests",
@@ -80,4 +83,5 @@ __all__ = [
     "set_etag",
     "still_admitted",
     "stream_body",
+    "stream_of_one",
 ]

@@ -22,12 +22,13 @@ from retinue.web.connection import ABORT, Connection, SseConnection, WebSocketCo
 from retinue.web.exchange import Exchange, exchange_of
 from retinue.web.gate import Credential, Entry, Gate
 from retinue.web.problems import problems
-from retinue.web.routing import Router
+from retinue.web.routing import Cell, Router
 from retinue.web.scope import admitted, exchange_here, scoped
 from retinue.web.streams import Streams
 from retinue.web.tickets import SECONDS, Tickets
 
 MAX_POSITION = 2**63 - 1
+EVENTS = Cell("events", "read")
 
 Begin = Callable[[Receive, Send], Awaitable[None]]
 
@@ -81,7 +82,11 @@ async def wanted_of(
 
 @dataclass(slots=True)
 class Opening:
-    """A stream about to be opened for somebody who was let in."""
+    """A stream about to be opened for somebody who was let in by a cell of the permission table.
+
+    Attributes:
+        others: whether it shows, besides the caller's own events, those of nobody and of the caller's teams.
+    """
 
     streams: Streams
     credential: Credential
@@ -89,6 +94,8 @@ class Opening:
     entry: Entry
     wanted: Wanted
     abort: Callable[[], None] | None
+    cell: Cell = EVENTS
+    others: bool = True
 
     async def serve(self, kind: type[Connection], begin: Begin, receive: Receive, send: Send) -> None:
         """Check that the stream can be had, begin the response, and stream until one side has had enough.
@@ -107,7 +114,7 @@ class Opening:
             connection = kind(
                 channel, self._filter(), receive, send, expires_at=self.credential.expires_at, abort=self.abort
             )
-            holder = self.streams.watch(connection, self.credential, self.tenant_id, self.entry)
+            holder = self.streams.watch(connection, self.credential, self.tenant_id, self.entry, self.cell)
             self.credential, self.entry = holder.credential, holder.entry  # equal, and there once for all
             try:
                 await begin(receive, send)
@@ -119,6 +126,8 @@ class Opening:
 
     def _filter(self) -> Filter:
         wanted = self.wanted
+        if not self.others:
+            return Filter(self.entry.user_id, session=wanted.session, run=wanted.run, names=wanted.names)
         visible = self.streams.visible(self.entry.role, self.entry.scopes)
         return Filter(self.entry.user_id, visible, self.entry.audiences, wanted.session, wanted.run, wanted.names)
 
@@ -195,6 +204,28 @@ async def stream(
     entry = replace(entry, audiences=await gate.audiences(entry, scope.uow))
     abort = _abort_of(connection.scope)
     opening = Opening(scope.service(Streams), exchange.caller(), scope.tenant_id, entry, wanted, abort)
+    return EventStream(opening, exchange)
+
+
+def stream_of_one(
+    connection: HTTPConnection, scope: Scope, exchange: Exchange, owner_id: UUID, wanted: Wanted, cell: tuple[str, str]
+) -> Response:
+    """Stream what belongs to one thing that a route has shown to be the caller's to see.
+
+    Args:
+        owner_id: whose events those are.
+        wanted: names the thing, as its ``session`` or ``run``, and where to begin.
+        cell: what the caller must go on to be allowed.
+
+    Raises:
+        ValueError: nothing is named; a mistake in the program.
+    """
+    if wanted.session is None and wanted.run is None:
+        raise ValueError("a stream of one thing names it")
+    entry = Entry(scope.actor, owner_id, scope.role or "", scope.scopes, grant_id=scope.grant_id)
+    streams, caller = scope.service(Streams), exchange.caller()
+    abort = _abort_of(connection.scope)
+    opening = Opening(streams, caller, scope.tenant_id, entry, wanted, abort, Cell(*cell), others=False)
     return EventStream(opening, exchange)
 
 

@@ -17,6 +17,7 @@ from retinue.web.channel import Channel
 from retinue.web.connection import Connection
 from retinue.web.gate import Credential, Entry, Gate
 from retinue.web.metrics import CUT, STREAMS
+from retinue.web.routing import Cell
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +29,12 @@ UNCHECKED_SECONDS = 60.0
 
 @dataclass(slots=True)
 class Holder:
-    """Somebody who holds streams: rights are checked once for all of them."""
+    """Somebody who holds streams under one cell of the permission table: rights are checked once for all of them."""
 
     credential: Credential
     tenant_id: UUID
     entry: Entry
+    cell: Cell
     connections: set[Connection] = field(default_factory=set)
 
 
@@ -80,7 +82,7 @@ class Streams:
         self._gate = gate
         self._clock = clock
         self._seats: dict[UUID, Seats] = {}
-        self._holders: dict[tuple[str, UUID], Holder] = {}
+        self._holders: dict[tuple[str, UUID, Cell], Holder] = {}
         self._backlogs = asyncio.Semaphore(4)
         self._visible: dict[frozenset[str], frozenset[str]] = {}
         self._count = 0
@@ -152,12 +154,14 @@ class Streams:
             raise
         return channel
 
-    def watch(self, connection: Connection, credential: Credential, tenant_id: UUID, entry: Entry) -> Holder:
+    def watch(
+        self, connection: Connection, credential: Credential, tenant_id: UUID, entry: Entry, cell: Cell
+    ) -> Holder:
         """Watch over a stream from now on, until :meth:`unwatch`."""
-        key = (credential.subject, tenant_id)
+        key = (credential.subject, tenant_id, cell)
         holder = self._holders.get(key)
         if holder is None:
-            holder = self._holders[key] = Holder(credential, tenant_id, entry)
+            holder = self._holders[key] = Holder(credential, tenant_id, entry, cell)
         holder.connections.add(connection)
         STREAMS.labels(connection.kind).inc()
         return holder
@@ -166,7 +170,7 @@ class Streams:
         """Let go of a stream that has ended."""
         STREAMS.labels(connection.kind).dec()
         holder.connections.discard(connection)
-        key = (holder.credential.subject, holder.tenant_id)
+        key = (holder.credential.subject, holder.tenant_id, holder.cell)
         if not holder.connections and self._holders.get(key) is holder:
             del self._holders[key]
         if connection.ended:
@@ -220,10 +224,13 @@ class Streams:
             return
         self._checked_at = time.monotonic()
         for holder, entry in zip(holders, entries, strict=True):
-            if entry is None or self._gate.permits(entry.role, entry.scopes, "events", "read") != "allow":
+            if entry is None or not self._permits(entry, holder.cell):
                 self._end_all(holder, "not allowed any more")
             elif _rights(entry) != _rights(holder.entry):
                 self._end_all(holder, "rights changed")
+
+    def _permits(self, entry: Entry, cell: Cell) -> bool:
+        return self._gate.permits(entry.role, entry.scopes, cell.resource, cell.action) == "allow"
 
     def _end_all(self, holder: Holder, reason: str) -> None:
         for connection in list(holder.connections):

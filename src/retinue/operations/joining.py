@@ -1,0 +1,91 @@
+"""What artifacts and grants ask of rooms that they do not know: quotas, charges, the terms of a grant, a user's files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from uuid import UUID
+
+from retinue import artifacts, grants, metering
+from retinue.artifacts import GrantTerms, Limits, Stored, grantee_label
+from retinue.kernel import BadInput, Gone, NotFound, Scope, Settings
+from retinue.metering import Charge
+from retinue.operations.policy import policy
+
+
+def join_artifacts() -> None:
+    """Fill the hooks of artifacts that nobody has filled."""
+    hooks = artifacts.hooks
+    hooks.limits = hooks.limits or limits
+    hooks.charge = hooks.charge or charge
+    hooks.grant_terms = hooks.grant_terms or grant_terms
+    hooks.noted = hooks.noted or noted
+    if artifacts.storage_used not in metering.storage_hooks:
+        metering.storage_hooks.append(artifacts.storage_used)
+    if check_files not in grants.files_checks:
+        grants.files_checks.append(check_files)
+
+
+async def check_files(scope: Scope, artifact_ids: Sequence[UUID]) -> None:
+    """Refuse a grant on files that its user does not have.
+
+    Raises:
+        BadInput: there is such a one.
+    """
+    own = replace(scope, role=None)
+    for index, artifact_id in enumerate(artifact_ids):
+        try:
+            await artifacts.find(own, artifact_id)
+        except (NotFound, Gone) as fault:
+            raise BadInput(f"files.{index}: {fault.detail}", field=f"files.{index}") from None
+
+
+async def limits(scope: Scope, user_id: UUID) -> Limits:
+    """Return what a user may store: the least of what the policy, the tier and the server allow."""
+    holds, _ = await policy(scope)
+    tier = await metering.tier_of(scope)
+    settings = scope.service(Settings)
+    retention = [holds.retention]
+    if tier.name != "own":  # on one's own server the policy alone says how long
+        retention.append(tier.retention_seconds)
+    return Limits(
+        user_bytes=min(holds.user_storage, tier.storage_bytes, settings.artifact_user_bytes),
+        artifact_bytes=min(holds.most.artifact_bytes, settings.artifact_bytes),
+        retention_seconds=min(retention),
+    )
+
+
+async def charge(scope: Scope, used: list[Stored]) -> None:
+    """Charge for what was stored."""
+    now = scope.clock.now()
+    await metering.charge(
+        scope,
+        [
+            Charge(
+                kind="storage",
+                quantity=one.byte_seconds,
+                key=f"{one.operation_id or one.user_id}:{one.grant_id or ''}:{now.isoformat()}",
+                user_id=one.user_id,
+                operation_id=one.operation_id,
+                application=await _application(scope, one.grant_id),
+            )
+            for one in used
+        ],
+    )
+
+
+async def _application(scope: Scope, grant_id: UUID | None) -> str:
+    return "" if grant_id is None else (await grants.terms(scope, grant_id)).application
+
+
+async def grant_terms(scope: Scope, grant_id: UUID) -> GrantTerms:
+    """Return what a grant says about what its application uploads."""
+    terms = await grants.terms(scope, grant_id)
+    recipients = {} if terms.seal_to is None else {grantee_label(grant_id): terms.seal_to}
+    return GrantTerms(recipients, terms.retention_seconds, terms.expires_at)
+
+
+async def noted(scope: Scope, what: str, artifact_id: UUID) -> None:
+    """Keep the history of a grant: what its application did with an artifact."""
+    if scope.grant_id is not None:
+        await grants.note(scope, scope.grant_id, what, str(artifact_id))

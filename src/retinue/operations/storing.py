@@ -1,0 +1,168 @@
+"""What a program left: found without trusting it, held against schemas, and stored under seal, not yet published."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from retinue import artifacts, metering
+from retinue.artifacts import Incoming, Infected, Received, grantee_label
+from retinue.database import open_scope
+from retinue.kernel import BadInput, PayloadTooLarge, Services
+from retinue.operations import rules
+from retinue.operations.beginning import Begun
+from retinue.operations.events import Expected, Output, Skipped
+from retinue.operations.judging import Judged
+from retinue.operations.policy import Limits
+from retinue.sandbox import Collection, Found, Taking, Workspace, collect
+
+_CHUNK = 1024 * 1024
+_MOST_SKIPPED = 200
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What was found. Close it before the workspace is wiped."""
+
+    collection: Collection
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def files(self) -> Sequence[Found]:
+        """The files that may be taken."""
+        return self.collection.found
+
+    def close(self) -> None:
+        """Let go of the workspace."""
+        self.collection.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What was stored, and what the store would not take."""
+
+    outputs: tuple[Output, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+
+async def gather(begun: Begun, workspace: Workspace, limits: Limits) -> Gathered:
+    """Find what the program left that is new or changed; every process of it must be dead."""
+    unchanged = {one.name: artifact.sha256 for one, artifact in begun.inputs}
+    unchanged |= {name: hashlib.sha256(content).hexdigest() for name, content in begun.files.items()}
+    taking = Taking(files=limits.artifacts, file_bytes=limits.artifact_bytes, total_bytes=limits.disk)
+    found = await asyncio.to_thread(collect, workspace.work, unchanged=unchanged, taking=taking)
+    skipped = tuple(Skipped(name=one.name, why=one.reason) for one in found.skipped[:_MOST_SKIPPED])
+    return Gathered(found, skipped)
+
+
+async def complaints(gathered: Gathered, expected: Sequence[Expected]) -> list[str]:
+    """Return what is wrong with files that must fit a schema."""
+    schemas = rules.Schemas(expected)
+    found: list[str] = []
+    for one in gathered.files:
+        if not schemas.concern(one.name):
+            continue
+        if not rules.readable(one.size):
+            found.append(f"{one.name}: it is too large to be held against a schema.")
+            continue
+        content = await asyncio.to_thread(_whole, gathered.collection, one)
+        complaint = await asyncio.to_thread(schemas.complaint, one.name, content)
+        if complaint:
+            found.append(complaint)
+    return found
+
+
+async def store(
+    services: Services, begun: Begun, gathered: Gathered, judged: Judged, received: list[Received]
+) -> Stored:
+    """Store what was found, each file under seal; ``received`` grows with each, and nothing of it is visible yet.
+
+    Raises:
+        StorageFull: the user's quota, or the disk, is full.
+        Unavailable: the store does not answer.
+    """
+    if not gathered.files:
+        return Stored()
+    incoming = await _common(services, begun, judged)
+    outputs: list[Output] = []
+    skipped: list[Skipped] = []
+    for one in gathered.files:
+        wanted = incoming(one)
+        try:
+            made = await artifacts.receive(services, begun.tenant_id, wanted, _pieces(gathered.collection, one))
+        except (BadInput, PayloadTooLarge, Infected) as fault:
+            skipped.append(Skipped(name=one.name, why=fault.detail))
+            continue
+        received.append(made)
+        outputs.append(
+            Output(
+                artifact_id=made.artifact_id,
+                name=made.name,
+                size=made.size,
+                sha256=made.sha256,
+                media_type=made.media_type,
+            )
+        )
+    return Stored(tuple(outputs), tuple(skipped))
+
+
+class _Common:
+    """What all outputs of an attempt have in common."""
+
+    def __init__(self, begun: Begun, retention: int) -> None:
+        self._begun = begun
+        self._retention = retention
+
+    def __call__(self, found: Found) -> Incoming:
+        begun = self._begun
+        requested, terms = begun.state.requested, begun.terms
+        recipients: dict[str, bytes] = {}
+        expires_at: datetime | None = None
+        if terms is not None:
+            expires_at = terms.expires_at
+            if terms.seal_to is not None:
+                recipients[grantee_label(terms.grant_id)] = terms.seal_to
+        return Incoming(
+            owner_id=requested.owner_id,
+            name=found.name,
+            kind="output",
+            grant_id=requested.grant_id,
+            operation_id=begun.operation_id,
+            size_hint=found.size,
+            max_bytes=requested.limits.artifact_bytes,
+            retention_seconds=self._retention,
+            expires_at=expires_at,
+            recipients=recipients,
+        )
+
+
+async def _common(services: Services, begun: Begun, judged: Judged) -> _Common:
+    bounds = [begun.holds.retention]
+    if begun.state.requested.retention is not None:
+        bounds.append(begun.state.requested.retention)
+    if not judged.ok:
+        bounds.append(begun.holds.failed_retention)
+    async with open_scope(services, begun.tenant_id) as scope:
+        tier = await metering.tier_of(scope)
+    if tier.name != "own":  # on one's own server the policy alone says how long
+        bounds.append(tier.retention_seconds)
+    return _Common(begun, max(1, min(bounds)))
+
+
+async def _pieces(collection: Collection, found: Found) -> AsyncIterator[bytes]:
+    file = await asyncio.to_thread(collection.open, found)
+    try:
+        while piece := await asyncio.to_thread(os.read, file, _CHUNK):
+            yield piece
+    finally:
+        os.close(file)
+
+
+def _whole(collection: Collection, found: Found) -> bytes:
+    file = collection.open(found)
+    with open(file, "rb") as opened:
+        return opened.read()
