@@ -36,6 +36,12 @@ class Connection(asyncio.Protocol):
         _, connection = await asyncio.get_running_loop().create_connection(lambda: cls(on_body), "127.0.0.1", port)
         return connection
 
+    @classmethod
+    async def open_unix(cls, path: str) -> Connection:
+        """Connect to a unix socket."""
+        _, connection = await asyncio.get_running_loop().create_unix_connection(cls, path)
+        return connection
+
     async def request(
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> tuple[int, bytes]:

@@ -6,6 +6,7 @@ from bench.groups import (
     crash,
     crowd,
     feed,
+    gateway,
     ledger,
     plans,
     replay,
@@ -33,6 +34,7 @@ GROUPS: tuple[Group, ...] = (
     approvals.GROUP,
     plans.GROUP,
     board.GROUP,
+    gateway.GROUP,
 )
 
 __all__ = ["GROUPS"]

@@ -29,7 +29,7 @@ _LARGEST_ANSWER = 64 * 1024 * 1024
 _LONGEST_EVENT = 16 * 1024 * 1024
 _WRITING_TRIES = 6
 _WRITING_PATIENCE = 5.0
-"""Seconds an answer's end waits for the database; what is used is written down all the same, later."""
+"""Seconds a call waits for the database at its end; what was used is written down all the same, later."""
 
 
 @dataclass(slots=True, eq=False)
@@ -75,6 +75,7 @@ class Exchange:
         self._hold: Hold | None = None
         self._reserved = False
         self._sent = False
+        self._writing: asyncio.Task[None] | None = None
 
     async def carry_out(self, headers: Mapping[str, str], query: Mapping[str, str], reply: Reply) -> None:
         """Send the call and hand its answer back.
@@ -98,7 +99,9 @@ class Exchange:
                 else:
                     await self._hand_back_whole(upstream, reply)
         finally:
-            await self._settle()
+            self._settle()
+            if self._writing is not None:
+                await asyncio.wait({self._writing}, timeout=_WRITING_PATIENCE)
 
     async def _admit(self) -> None:
         """Hold what the call may use, in the rules and in the tenant's budgets.
@@ -133,7 +136,7 @@ class Exchange:
             self._asked.reader.whole(document)
         else:
             self._asked.reader.tally.written += len(body)
-        await self._settle()
+        self._settle()
         await reply.whole(200, upstream.headers, upstream.without_key(body))
 
     async def _hand_back_stream(self, upstream: Upstream, reply: Reply) -> None:
@@ -150,20 +153,19 @@ class Exchange:
         rest, data = events.rest()
         if rest and reader.event(data):
             await reply.piece(upstream.without_key(rest))
-        await self._settle()
+        self._settle()
         await reply.end()
 
     # Counting
 
-    async def _settle(self) -> None:
-        """Count what was used, once; cancelling whoever waits for it does not stop it."""
+    def _settle(self) -> None:
+        """Begin to count what was used, once. The answer does not wait for it: what the call holds stays held."""
         hold, self._hold = self._hold, None
         if hold is None:
             return
-        task = asyncio.create_task(self._write_down(hold), name="gateway-settle")
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
-        await asyncio.wait({task}, timeout=_WRITING_PATIENCE)
+        self._writing = asyncio.create_task(self._write_down(hold), name="gateway-settle")
+        self._settling.add(self._writing)
+        self._writing.add_done_callback(self._settling.discard)
 
     async def _write_down(self, hold: Hold) -> None:
         asked, tally = self._asked, self._asked.reader.tally
