@@ -77,9 +77,7 @@ def tenant_and_user(retinue: CommandLine) -> tuple[UUID, UUID]:
 def charge(server: RunningServer, tenant: UUID, user: UUID, name: str) -> None:
     async def run() -> None:
         async with inside(server, tenant, user) as scope:
-            said = Charge(
-                kind="cpu", quantity=10, key="1", user_id=user, operation_id=new_id(), application=application
-            )
+            said = Charge(kind="cpu", quantity=10, key="1", user_id=user, operation_id=new_id(), application=name)
             await metering.charge(scope, [said])
 
     asyncio.run(run())
