@@ -96,6 +96,7 @@ class ByAnOperation:
             "artifacts": [
                 {"artifact_id": str(one.artifact_id), "name": one.name, "size": one.size} for one in reversed(kept)
             ],
+            "by_name": {one.name: str(one.artifact_id) for one in reversed(kept)},
         }
         match fact:
             case OperationCompleted():

@@ -350,6 +350,12 @@ class _Compiler:
         call = Call(tool=request.tool, arguments=arguments)
         return self.task(step, path, body, entry, "tool", agent=self.agent_of(step, path), call=call)
 
+    def operation(self, step: doc.OperationStep, path: Path, body: _Body, entry: _Entry) -> tuple[str, ...]:
+        arguments = step.operation.model_dump(exclude_defaults=True)
+        self.texts(step, body, arguments, (*path, "operation"))
+        call = Call(tool="operate", arguments=arguments)
+        return self.task(step, path, body, entry, "tool", agent=self.agent_of(step, path), call=call)
+
     def value(self, step: doc.ValueStep, path: Path, body: _Body, entry: _Entry) -> tuple[str, ...]:
         self.texts(step, body, step.value, (*path, "value"))
         return self.task(step, path, body, entry, "value", value=step.value)
@@ -618,6 +624,7 @@ _STEPS: Mapping[type[Any], Callable[..., tuple[str, ...]]] = {
     doc.AgentStep: _Compiler.agent,
     doc.ToolStep: _Compiler.tool,
     doc.HttpStep: _Compiler.http,
+    doc.OperationStep: _Compiler.operation,
     doc.WorkflowStep: _Compiler.sub_workflow,
     doc.IfStep: _Compiler.if_,
     doc.SwitchStep: _Compiler.switch,

@@ -135,6 +135,31 @@ class HttpStep(_Run):
     agent: AgentName | None = None
 
 
+class OperationRequest(_Part):
+    """What an operation is asked for; texts may hold `${ CEL }`."""
+
+    driver: ShortText = Field(min_length=1, description="which agent or program, such as `qwen` or `command`")
+    goal: LongText = Field(min_length=1)
+    parameters: dict[str, Any] = Field(default={}, description="the driver's own")
+    model: ShortText | None = None
+    inputs: list[dict[str, Any]] | str = Field(
+        default=[], description="artifacts: `{artifact_id, name}` each, or `${ CEL }` that gives such a list"
+    )
+    files: dict[str, str] = Field(default={}, max_length=50, description="small text files, by name")
+    expected: list[ShortText] = Field(default=[], max_length=50, description="names or patterns it must leave")
+    seconds: float | int | None = Field(default=None, gt=0, le=86_400)
+
+
+class OperationStep(_Run):
+    """An operation in the sandbox, begun by the tool `operate` under the policy of an agent that has it.
+
+    Its output tells the artifacts that were made: `artifacts`, and their ids `by_name`.
+    """
+
+    operation: OperationRequest
+    agent: AgentName | None = None
+
+
 class WorkflowStep(_Step):
     """Another workflow: its version at the start of the run is compiled in. Its output is that of the workflow."""
 
@@ -222,7 +247,19 @@ class ValueStep(_Step):
     on_error: Literal["fail", "continue"] | ErrorPart = "fail"
 
 
-_KINDS = ("tool", "http", "workflow", "if", "switch", "parallel", "for_each", "wait", "approval", "value")
+_KINDS = (
+    "tool",
+    "http",
+    "operation",
+    "workflow",
+    "if",
+    "switch",
+    "parallel",
+    "for_each",
+    "wait",
+    "approval",
+    "value",
+)
 
 
 def _kind(step: Any) -> str:
@@ -236,6 +273,7 @@ Step = Annotated[
     Annotated[AgentStep, Tag("agent")]
     | Annotated[ToolStep, Tag("tool")]
     | Annotated[HttpStep, Tag("http")]
+    | Annotated[OperationStep, Tag("operation")]
     | Annotated[WorkflowStep, Tag("workflow")]
     | Annotated[IfStep, Tag("if")]
     | Annotated[SwitchStep, Tag("switch")]
@@ -252,6 +290,7 @@ _MODELS: Mapping[str, type[BaseModel]] = {
     "agent": AgentStep,
     "tool": ToolStep,
     "http": HttpStep,
+    "operation": OperationStep,
     "workflow": WorkflowStep,
     "if": IfStep,
     "switch": SwitchStep,
