@@ -12,6 +12,7 @@ from retinue.database import Database
 from retinue.kernel import ActorKind, Clock, NotFound, Unauthenticated
 from retinue.tenancy import DoorKeeper
 from retinue.web import Credential, Entry
+from tests.support.asking import asked
 from tests.support.scopes import scope_of
 from tests.support.site import Account, Site, bearer
 
@@ -22,7 +23,7 @@ def gate(site: Site) -> DoorKeeper:
 
 
 async def credential(gate: DoorKeeper, text: str) -> Credential:
-    found = await gate.identify({"authorization": f"Bearer {text}"}, "")
+    found = await gate.identify(asked({"authorization": f"Bearer {text}"}))
     assert found is not None
     return found
 
@@ -38,7 +39,7 @@ async def make_key(account: Account, **fields: object) -> dict[str, str]:
 
 
 async def test_without_a_header_there_is_no_credential(gate: DoorKeeper) -> None:
-    assert await gate.identify({}, "") is None
+    assert await gate.identify(asked({})) is None
 
 
 async def test_a_credential_never_holds_the_secret(site: Site, gate: DoorKeeper) -> None:
