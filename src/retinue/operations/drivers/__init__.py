@@ -12,6 +12,8 @@ from importlib.metadata import EntryPoint, entry_points
 
 from retinue.operations.driver import Driver
 from retinue.operations.drivers.command import CommandDriver
+from retinue.operations.drivers.gemini import GeminiDriver
+from retinue.operations.drivers.qwen import QwenDriver
 from retinue.tools import ArgumentCheck
 
 logger = logging.getLogger(__name__)
@@ -21,7 +23,7 @@ GROUP = "retinue.drivers"
 
 def built_in() -> list[Driver]:
     """Return the drivers that come with the server."""
-    return [CommandDriver()]
+    return [CommandDriver(), GeminiDriver(), QwenDriver()]
 
 
 class Drivers:
