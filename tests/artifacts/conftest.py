@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from retinue.artifacts import hooks
 from retinue.house import House
 from tests.artifacts.support import Place, opened_house, place_in
 from tests.support.databases import Cluster
@@ -20,3 +21,10 @@ async def house(postgres: Cluster, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def place(house: House) -> Place:
     return place_in(house)
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This room by itself: what other rooms fill in is left out, unless a test fills it in."""
+    for name in ("limits", "charge", "grant_terms", "noted"):
+        monkeypatch.setattr(hooks, name, None)

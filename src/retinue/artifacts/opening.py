@@ -44,10 +44,23 @@ async def take(
         NotFound, Gone: see :func:`retinue.artifacts.find`.
     """
     found = await locked(scope, artifact_id)
-    fact = ArtifactOpened(artifact_id=artifact_id, form=form, start=start, end=end, operation_id=operation_id)
-    await append(scope, stream_of(artifact_id), found.version, [fact], owner_id=found.owner_id)
-    await note(scope, "artifact.opened", artifact_id)
+    await record(scope, found, form, start=start, end=end, operation_id=operation_id)
     return found
+
+
+async def record(
+    scope: Scope,
+    found: Artifact,
+    form: Form,
+    *,
+    start: int | None = None,
+    end: int | None = None,
+    operation_id: UUID | None = None,
+) -> None:
+    """Record that an artifact, whose row the scope has locked, is opened."""
+    fact = ArtifactOpened(artifact_id=found.artifact_id, form=form, start=start, end=end, operation_id=operation_id)
+    await append(scope, stream_of(found.artifact_id), found.version, [fact], owner_id=found.owner_id)
+    await note(scope, "artifact.opened", found.artifact_id)
 
 
 async def unlock(scope: Scope, artifact: Artifact) -> Opened:
@@ -112,6 +125,11 @@ async def sealed_header(scope: Scope, artifact: Artifact) -> bytes:
     )
     recipients = [Recipient(row["label"], row["public_key"], row["sealed"]) for row in rows]
     return header_of(scope.tenant_id, artifact, recipients)
+
+
+def sealed_length(artifact: Artifact) -> int:
+    """Return the bytes of an artifact as it is stored, without a header."""
+    return sealed_size(artifact.size)
 
 
 async def read_sealed(services: Services, tenant_id: UUID, artifact: Artifact, header: bytes) -> AsyncGenerator[Chunk]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from retinue.artifacts import events
+from retinue.artifacts import events, uploads
+from retinue.artifacts.api import router, upload_router
+from retinue.artifacts.finishing import FINISH, on_finish
 from retinue.artifacts.lives import ACCRUE, EXPIRE
 from retinue.artifacts.loose import SWEEP, on_sweep
 from retinue.artifacts.views import PROJECTIONS
-from retinue.artifacts.work import on_accrue, on_expire
+from retinue.artifacts.work import on_accrue, on_expire, on_upload_expire
 from retinue.kernel import Room
 from retinue.web import Streamed
 
@@ -14,7 +16,14 @@ ROOM = Room(
     name="artifacts",
     events=events.ARTIFACT_EVENTS,
     projections=PROJECTIONS,
-    work={SWEEP: on_sweep, EXPIRE: on_expire, ACCRUE: on_accrue},
+    routers=(router, upload_router),
+    work={
+        SWEEP: on_sweep,
+        EXPIRE: on_expire,
+        ACCRUE: on_accrue,
+        FINISH: on_finish,
+        uploads.EXPIRE: on_upload_expire,
+    },
     streamed={
         "artifact.stored": Streamed("artifact_stored", resource="artifacts"),
         "artifact.held": Streamed("artifact_held", resource="artifacts"),

@@ -1,10 +1,10 @@
-"""What a worker does for artifacts: remove what nothing owns, expire, count storage."""
+"""What a worker does for artifacts and uploads when their time has come."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
-from retinue.artifacts import lives
+from retinue.artifacts import lives, uploads
 from retinue.database import open_scope
 from retinue.kernel import Services
 
@@ -19,3 +19,9 @@ async def on_accrue(services: Services, tenant_id: UUID, _tenant: UUID) -> None:
     """Handle the wake-up ``artifact.accrue``."""
     async with open_scope(services, tenant_id, cause=f"wake-up:{lives.ACCRUE}") as scope:
         await lives.on_time_to_accrue(scope)
+
+
+async def on_upload_expire(services: Services, tenant_id: UUID, upload_id: UUID) -> None:
+    """Handle the wake-up ``upload.expire``."""
+    async with open_scope(services, tenant_id, cause=f"wake-up:{uploads.EXPIRE}") as scope:
+        await uploads.expire(scope, upload_id)
