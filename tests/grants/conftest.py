@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -43,9 +44,7 @@ async def ann(site: Site) -> Person:
 @pytest.fixture
 async def desk(site: Site, ann: Person) -> Desk:
     found = await desk_at("http://test", site.client, ann, await person_at(site))
-    return Desk(
-        **{name: getattr(found, name) for name in Desk.__slots__} | {"now": lambda: site.clock.now().timestamp()}
-    )
+    return replace(found, now=lambda: site.clock.now().timestamp())
 
 
 async def desk_at(base_url: str, client: httpx.AsyncClient, ann: Person, bob: Person) -> Desk:

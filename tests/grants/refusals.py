@@ -293,7 +293,7 @@ async def without_an_end(desk: Desk) -> httpx.Response:
     return await edited(desk.look(), r";expires=\d+", "", desk)
 
 
-@case(401, "when it was `created`")
+@case(401, "must be a Structured Field Integer")
 async def created_at_a_word(desk: Desk) -> httpx.Response:
     return await edited(desk.look(), r"created=\d+", "created=now", desk)
 
