@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -31,6 +32,7 @@ PUBLIC = frozenset(
         "identity_log_out",
         "identity_change_password",
         "workflows_receive",
+        "uploads_abilities",
         "live_health_live_get",
         "ready_health_ready_get",
         "startup_health_startup_get",
@@ -105,6 +107,8 @@ class Things:
     callback_id: str
     grant_id: str
     other_grant_id: str
+    artifact_id: str
+    upload_id: str
 
     def missing(self) -> Things:
         """Return ids of the same form that nobody has."""
@@ -124,6 +128,7 @@ class Sample:
         body: as JSON; texts ``{agent}`` and the like are filled in.
         content: the body and its type, for what is not JSON.
         files: the body as a form.
+        headers: besides those that the body needs.
         query: where ids can be given besides the path.
         uses: which thing stands for a parameter of the path, where it is not the one of that name.
     """
@@ -132,6 +137,7 @@ class Sample:
     body: Any = None
     content: tuple[str, str] | None = None
     files: bool = False
+    headers: Mapping[str, str] | None = None
     query: Mapping[str, str] | None = None
     uses: Mapping[str, str] | None = None
 
@@ -139,6 +145,9 @@ class Sample:
 _AGENT = {"name": "fresh {agent_name}", "instructions": "Be brief."}
 _WAITS, _FAILED = {"run_id": "waiting_run_id"}, {"run_id": "failed_run_id"}
 _WORKFLOW = {"name": "workflow"}
+_TUS = {"Tus-Resumable": "1.0.0"}
+_BEGIN = {**_TUS, "Upload-Length": "9", "Upload-Metadata": "filename YS50eHQ="}
+_PIECE = {**_TUS, "Upload-Offset": "0"}
 _GRANTEE = "ed25519:11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"  # of RFC 8037; nobody signs with it here
 _YAML = "spec_version: 1\nname: {workflow}\nsteps: [{{id: a, value: 2}}]\ntriggers: [{{id: hook, webhook: true}}]\n"
 _PLAN = {"title": "another", "tasks": [{"id": "a", "agent": "{agent}", "instructions": "hello"}]}
@@ -198,6 +207,15 @@ SAMPLES: dict[str, Sample] = {
     "chat_list_messages": Sample(),
     "chat_list_files": Sample(),
     "chat_download": Sample(),
+    "artifacts_list_all": Sample(query={"name": "{path}"}),
+    "artifacts_show": Sample(),
+    "artifacts_versions": Sample(),
+    "artifacts_events": Sample(),
+    "artifacts_content": Sample(),
+    "artifacts_content_head": Sample(),
+    "artifacts_sealed": Sample(),
+    "uploads_where": Sample(headers=_TUS),
+    "uploads_show_upload": Sample(),
     STREAM: Sample(query={"session": "{session_id}", "run": "{run_id}", "after": "0"}),
     "events_ticket": Sample(201),
     "grants_list_mine": Sample(),
@@ -242,6 +260,10 @@ SAMPLES: dict[str, Sample] = {
     "chat_open_session": Sample(201, {"title": "another"}),
     "chat_send_message": Sample(202, {"content": "hello", "target_agent": "{agent}"}),
     "chat_upload": Sample(201, files=True),
+    "artifacts_create": Sample(201, content=("fresh", "application/octet-stream"), query={"name": "fresh"}),
+    "artifacts_hold": Sample(body={"reason": "a test"}),
+    "uploads_begin": Sample(201, headers=_BEGIN),
+    "uploads_go_on": Sample(204, content=("a", "application/offset+octet-stream"), headers=_PIECE),
     "approvals_confirm": Sample(body={"decision": "reject", "comment": "no"}),
     "plans_create": Sample(202, _PLAN),
     "plans_put_policy": Sample(body={"seconds": 6}),
@@ -280,6 +302,9 @@ SAMPLES: dict[str, Sample] = {
     "tenants_delete_team": Sample(409),  # the item belongs to it
     "approvals_remove_rule": Sample(204),
     "metering_remove_agent_budget": Sample(204),
+    "artifacts_release": Sample(204),
+    "artifacts_delete": Sample(204),
+    "uploads_give_up": Sample(204, headers=_TUS),
     "workflows_delete": Sample(204, uses=_WORKFLOW),
     "chat_delete_session": Sample(204),
     "agents_delete": Sample(204, query={"force": "true"}),
@@ -326,6 +351,8 @@ def request_of(operation: Operation, things: Things) -> tuple[str, str, dict[str
     if sample.content:
         text, media_type = sample.content
         request |= {"content": filled(text, ids), "headers": {"Content-Type": media_type}}
+    if sample.headers:
+        request["headers"] = {**request.get("headers", {}), **sample.headers}
     if sample.files:
         request |= {"files": {"file": (things.path, b"replaced")}, "data": {"path": things.path}}
     return operation.method, filled(operation.path, ids), request
@@ -441,7 +468,22 @@ async def _furnish(ada: Person, org: str, member: str, canary: str) -> Things:
         workflow=workflow,
         trigger="hook",
         callback_id=await _workflow(ada, workflow, canary),
+        artifact_id=await _artifact(ada, canary),
+        upload_id=await _begun_upload(ada, canary),
     )
+
+
+async def _artifact(ada: Person, canary: str) -> str:
+    params = {"name": f"{canary}.txt"}
+    stored = await ada.call("POST", "/v1/artifacts", 201, params=params, content=canary.encode())
+    return str(stored["artifact_id"])
+
+
+async def _begun_upload(ada: Person, canary: str) -> str:
+    name = b64encode(f"{canary}.txt".encode()).decode()
+    headers = {**_TUS, "Upload-Length": "9", "Upload-Metadata": f"filename {name}"}
+    answer = await ada.call("POST", "/v1/uploads", 201, headers=headers)
+    return str(answer.headers["location"].rpartition("/")[2])
 
 
 async def _plan(ada: Person, canary: str, agent: dict[str, Any], **more: Any) -> str:
