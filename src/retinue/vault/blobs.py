@@ -11,11 +11,11 @@ import errno
 import logging
 import os
 import re
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import obstore
 from obstore.exceptions import BaseError
@@ -28,6 +28,8 @@ from retinue.vault.segments import Chunk
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+Sweep: TypeAlias = Callable[[datetime], Awaitable[int]]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}(/[a-z0-9][a-z0-9-]{0,99}){0,7}")
 _PART = 5 * 1_048_576  # bytes of a part of an upload; S3 takes no smaller ones, and at most 10,000 of them: 48 GiB
@@ -55,16 +57,27 @@ class BlobStore:
     no server makes.
     """
 
-    def __init__(self, store: ObjectStore, *, folder: Path | None = None) -> None:
-        """Keep blobs in ``store``; ``folder`` is where that is, when it is a folder of this machine."""
+    def __init__(self, store: ObjectStore, *, folder: Path | None = None, sweep: Sweep | None = None) -> None:
+        """Keep blobs in a store.
+
+        Args:
+            store: obstore's store.
+            folder: where that is, when it is a folder of this machine.
+            sweep: removes what uploads left that were begun before a time and never ended; returns how many.
+        """
         self._store = store
         self._folder = folder
+        self._sweep = sweep
 
     @classmethod
     def in_folder(cls, folder: Path) -> BlobStore:
         """Keep blobs in a folder of this machine, which is made if it is not there."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return cls(LocalStore(folder), folder=folder)
+
+        async def sweep(before: datetime) -> int:
+            return await asyncio.to_thread(_sweep_folder, folder, before.timestamp())
+
+        return cls(LocalStore(folder), folder=folder, sweep=sweep)
 
     async def put(self, name: str, chunks: AsyncIterator[Chunk]) -> BlobInfo:
         """Store a blob. It is there whole when this returns, and not at all when this raises or is cancelled.
@@ -182,11 +195,10 @@ class BlobStore:
     async def sweep(self, older_than: float) -> int:
         """Remove what uploads left behind that were begun more than ``older_than`` seconds ago and never ended.
 
-        Returns how many there were. Whole blobs are not touched.
+        Returns how many there were. Whole blobs are not touched. A bucket that the machine's role opens, and not a
+        key from the settings, is not swept: it wants a lifecycle rule.
         """
-        if self._folder is None:
-            return 0
-        return await asyncio.to_thread(_sweep_folder, self._folder, time.time() - older_than)
+        return 0 if self._sweep is None else await self._sweep(datetime.now(UTC) - timedelta(seconds=older_than))
 
     async def close(self) -> None:
         """Let go of the store; nothing needs to be waited for."""

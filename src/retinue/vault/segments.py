@@ -99,47 +99,21 @@ class Cipher:
         own = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=context).derive(key)
         self._aead = AESGCM(own)
 
-    def seal(self, run: memoryview, sizes: list[int], index: int, *, final: bool) -> bytearray:
-        """Seal consecutive segments of the given plain sizes.
-
-        Args:
-            run: their plain bytes.
-            sizes: how many of those belong to each segment.
-            index: the number of the first of them.
-            final: the last of them is the last one of the file.
-        """
-        sealed = bytearray(len(run) + TAG * len(sizes))
-        into, read, written = memoryview(sealed), 0, 0
-        for offset, size in enumerate(sizes):
-            nonce = self._nonce(index + offset, last=final and offset == len(sizes) - 1)
-            written += self._aead.encrypt_into(
-                nonce, run[read : read + size], None, into[written : written + size + TAG]
-            )
-            read += size
-        return sealed
+    def seal(self, plain: Chunk, index: int, *, last: bool) -> bytes:
+        """Seal the plain bytes of one segment."""
+        return self._aead.encrypt(self._nonce(index, last=last), plain, None)
 
     def open(self, segment: Chunk, index: int, *, last: bool) -> bytes:
-        """Open one segment, without the header.
+        """Open one segment; the first one is given with the header before it.
 
         Raises:
             SealBroken: it is not what was sealed at this place of the file.
         """
+        sealed = memoryview(segment)[HEADER:] if index == 0 else segment
         try:
-            return self._aead.decrypt(self._nonce(index, last=last), segment, None)
+            return self._aead.decrypt(self._nonce(index, last=last), sealed, None)
         except (InvalidTag, ValueError) as error:
             raise SealBroken(f"segment {index} of the sealed file is not what was sealed there") from error
-
-    def open_run(self, run: memoryview, sizes: list[int], index: int) -> list[bytes]:
-        """Open consecutive segments of the given sealed sizes, none of which is the last one of the file.
-
-        Raises:
-            SealBroken: as :meth:`open` does.
-        """
-        opened, read = [], 0
-        for offset, size in enumerate(sizes):
-            opened.append(self.open(run[read : read + size], index + offset, last=False))
-            read += size
-        return opened
 
     def _nonce(self, index: int, *, last: bool) -> bytes:
         return self._prefix + index.to_bytes(4, "big") + (b"\x01" if last else b"\x00")

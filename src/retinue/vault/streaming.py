@@ -1,17 +1,24 @@
-"""Sealed files as streams, in constant memory, with the encryption in threads."""
+"""Sealed files as streams, in constant memory, without holding up the event loop.
+
+Where the processor has instructions for AES, a segment takes about ten microseconds, and the way to a thread and back
+costs more than the encryption of a megabyte. So the work is done here, segment by segment, and the loop gets its turn
+every millisecond. Where AES is slow, threads do it. The measurements are in docs/decisions/0016.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from functools import lru_cache, partial
-from itertools import pairwise
 from typing import Any, TypeAlias, TypeVar
 
-from retinue.vault.sealing import SealBroken
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from retinue.vault.sealing import KEY_BYTES, SealBroken
 from retinue.vault.segments import HEADER, SEGMENT, Chunk, Cipher, Layout
 
 Read: TypeAlias = Callable[[int, int], AsyncIterator[Chunk]]
@@ -19,8 +26,9 @@ Read: TypeAlias = Callable[[int, int], AsyncIterator[Chunk]]
 
 T = TypeVar("T")
 
-_RUN = 1_048_576  # bytes that one visit of a thread works on: about a tenth of a millisecond, and never a few
-_INLINE = 131_072  # less than this costs less than the way to a thread and back
+_SMALL = 1_048_576  # a sealed file of so many bytes is read whole: one request instead of three
+_TURN = 0.001  # seconds after which the loop gets its turn
+_SLOW = 500e6  # bytes a second; a processor that encrypts fewer has no instructions for it
 
 
 def sealed_size(plain: int, segment: int = SEGMENT) -> int:
@@ -39,7 +47,7 @@ def plain_size(sealed: int, segment: int = SEGMENT) -> int:
 
 async def encrypt_stream(
     key: bytes, source: AsyncIterator[Chunk], *, context: bytes, segment: int = SEGMENT
-) -> AsyncGenerator[Chunk]:
+) -> AsyncGenerator[bytes]:
     """Seal a file piece by piece; what comes out opens only with the same ``key`` and ``context``.
 
     Holds a few megabytes, whatever the size of the file. ``source`` is closed at the end, also after a failure.
@@ -50,14 +58,12 @@ async def encrypt_stream(
         context: what the file is tied to; it is not stored.
         segment: bytes of a sealed segment; whoever opens the file must know it.
     """
-    layout, cipher = Layout(segment), Cipher(key, context)
+    layout, cipher, turns, index = Layout(segment), Cipher(key, context), _Turns(), 0
     yield cipher.header
-    size, index = layout.first, 0
-    async with aclosing(_runs(source, layout.first, layout.further, spare=1)) as runs:
-        async for run, final in runs:
-            sizes = _sizes(len(run), size, layout.further)
-            yield await _in_thread(len(run), partial(cipher.seal, run, sizes, index, final=final))
-            size, index = layout.further, index + len(sizes)
+    async with aclosing(_units(source, layout.first, layout.further)) as units:
+        async for plain, last in units:
+            yield await turns.do(partial(cipher.seal, plain, index, last=last))
+            index += 1
 
 
 async def decrypt_range(
@@ -94,11 +100,11 @@ async def decrypt_range(
     end = total if end is None else end
     if not 0 <= start <= end <= total:
         raise ValueError(f"bytes {start} to {end} do not lie within a file of {total} bytes")
-    if sealed <= _RUN:
-        read = _from_memory(await _exactly(read, 0, sealed))  # one request instead of several
+    if sealed <= _SMALL:
+        read = _from_memory(await _exactly(read, 0, sealed))
     head, tail = await _both(_exactly(read, 0, HEADER), _exactly(read, final * segment, sealed))
     cipher = Cipher(key, context, head)
-    last = cipher.open(tail if final else tail[HEADER:], final, last=True)
+    last = cipher.open(tail, final, last=True)
     if start == end:
         return
     low, high = layout.index(start), layout.index(end - 1)
@@ -113,56 +119,40 @@ async def _opened(cipher: Cipher, read: Read, layout: Layout, low: int, high: in
     """Open the segments from ``low`` to ``high``, not the last of the file; each with its place in the plain file."""
     if low > high:
         return
-    begin, until = low * layout.segment or HEADER, (high + 1) * layout.segment
-    size, index, missing = layout.segment - (0 if low else HEADER), low, until - begin
-    async with aclosing(_runs(read(begin, until), size, layout.segment, spare=0)) as runs:
-        async for run, _final in runs:
-            missing -= len(run)
-            if missing < 0 or not run:
+    begin, until, index, turns = low * layout.segment, (high + 1) * layout.segment, low, _Turns()
+    async with aclosing(_units(read(begin, until), layout.segment, layout.segment)) as units:
+        async for segment, _last in units:
+            if index > high:
                 break
-            sizes = _sizes(len(run), size, layout.segment)
-            for plain in await _in_thread(len(run), partial(cipher.open_run, run, sizes, index)):
-                yield layout.start(index), plain
-                index += 1
-            size = layout.segment
-    if missing:
+            yield layout.start(index), await turns.do(partial(cipher.open, segment, index, last=False))
+            index += 1
+    if index <= high:
         raise SealBroken(f"the sealed file does not give the bytes {begin} to {until}")
 
 
-async def _runs(
-    source: AsyncIterator[Chunk], first: int, further: int, *, spare: int
-) -> AsyncGenerator[tuple[memoryview, bool]]:
-    """Gather chunks of any size into runs of whole units; what is left at the end is the run marked True.
+async def _units(source: AsyncIterator[Chunk], first: int, further: int) -> AsyncGenerator[tuple[memoryview, bool]]:
+    """Cut a file into units; the last one, marked True, may be shorter, and is empty only when the file is.
 
     Args:
-        source: the chunks; it is closed at the end.
+        source: the file, in chunks of any size; it is closed at the end.
         first: bytes of the first unit.
         further: bytes of every further unit.
-        spare: with 1, the run at the end is empty only when everything is; it may hold whole units too.
     """
-    kept, enough = bytearray(), max(_RUN, further)
+    kept, size = bytearray(), first
     async with _closing(source):
         async for chunk in source:
-            if len(kept) + len(chunk) < enough + spare:
-                kept += chunk
-                continue
-            kept += chunk if kept else b""
-            whole, begin = memoryview(kept or chunk), 0
-            while length := _whole_units(min(len(whole) - spare - begin, enough), first, further):
-                yield whole[begin : begin + length], False
-                begin, first = begin + length, further
-            kept = bytearray(whole[begin:])
+            rest = memoryview(chunk)
+            while len(kept) + len(rest) > size:
+                if kept:
+                    missing = size - len(kept)
+                    kept += rest[:missing]
+                    unit, kept, rest = memoryview(kept), bytearray(), rest[missing:]
+                else:
+                    unit, rest = rest[:size], rest[size:]
+                yield unit, False
+                size = further
+            kept += rest
     yield memoryview(kept), True
-
-
-def _whole_units(available: int, first: int, further: int) -> int:
-    return 0 if available < first else available - (available - first) % further
-
-
-def _sizes(length: int, first: int, further: int) -> list[int]:
-    """Return the sizes of the units in a run; the last one may be smaller."""
-    begins = [0, *range(first, length, further)]
-    return [end - begin for begin, end in pairwise([*begins, length])]
 
 
 def _between(plain: bytes, start: int, end: int) -> bytes:
@@ -182,6 +172,8 @@ async def _exactly(read: Read, start: int, end: int) -> bytes:
     async with _closing(source):
         async for chunk in source:
             found += chunk
+            if len(found) > end - start:
+                break
     if len(found) != end - start:
         raise SealBroken(f"the sealed file does not give the bytes {start} to {end}")
     return bytes(found)
@@ -208,11 +200,32 @@ async def _both(one: Coroutine[Any, Any, T], other: Coroutine[Any, Any, T]) -> t
             task.cancel()
 
 
-async def _in_thread(size: int, work: Callable[[], T]) -> T:
-    """Do work on ``size`` bytes in a thread; a little is done here, where it takes less than the way there."""
-    if size <= _INLINE:
-        return work()
-    return await asyncio.get_running_loop().run_in_executor(_threads(), work)
+class _Turns:
+    """Does the work of one stream on its segments, so that the event loop is not held up."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+
+    async def do(self, work: Callable[[], bytes]) -> bytes:
+        if _aes_speed() < _SLOW:
+            return await asyncio.get_running_loop().run_in_executor(_threads(), work)
+        done, now = work(), time.monotonic()
+        if now - self._since > _TURN:
+            await asyncio.sleep(0)
+            self._since = now
+        return done
+
+
+@lru_cache(maxsize=1)
+def _aes_speed() -> float:
+    """Return how many bytes a second this processor encrypts, measured once, in well under a millisecond if it can."""
+    aead, plain = AESGCM(bytes(KEY_BYTES)), bytes(SEGMENT)
+    times = []
+    for number in range(3):
+        began = time.perf_counter()
+        aead.encrypt(number.to_bytes(12, "big"), plain, None)
+        times.append(time.perf_counter() - began)
+    return SEGMENT / min(times)
 
 
 @lru_cache(maxsize=1)
