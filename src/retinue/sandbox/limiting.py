@@ -13,7 +13,7 @@ _OPEN_FILES = 4096
 _BRIDGE_THREADS = 16
 
 
-def process_allowance(job: Job) -> int:
+def allowance(job: Job) -> int:
     """Return how many processes and threads may be alive, with the sandbox's own first process."""
     return job.limits.processes + (1 if job.socket is None else _BRIDGE_THREADS)
 
@@ -26,7 +26,7 @@ def limit_process(pid: int, job: Job, *, divided: bool = False) -> None:
     limits = job.limits
     bounds = {
         # Counted for the user within its user namespace; for user 0 it means nothing, and no job is user 0.
-        resource.RLIMIT_NPROC: process_allowance(job),
+        resource.RLIMIT_NPROC: allowance(job),
         resource.RLIMIT_NOFILE: _OPEN_FILES,
         resource.RLIMIT_FSIZE: limits.disk,
         resource.RLIMIT_CORE: 0,

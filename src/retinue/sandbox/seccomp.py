@@ -12,6 +12,8 @@ import platform
 import struct
 from collections.abc import Sequence
 
+from retinue.sandbox.jobs import Finding
+
 # Classic BPF: (code, jump if true, jump if false, value).
 _LOAD = 0x20  # A = data[k]
 _EQUAL = 0x15  # A == k
@@ -72,6 +74,9 @@ _NEWEST = 462  # mseal, Linux 6.10: calls above were not looked at
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
 Instruction = tuple[int, int, int, int]
+
+
+UNSUPPORTED = Finding("system calls", False, f"no filter of system calls is known for {platform.machine()}")
 
 
 def supported() -> bool:

@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from retinue.sandbox.groups import Group
 from retinue.sandbox.jobs import Limits, Reason, Usage
+from retinue.sandbox.processes import fair_bytes, family, resident_bytes, thread_count
+from retinue.sandbox.volumes import inodes
 
 _INTERVAL = 0.05
+_MANY = 32
 _SHARE = 0.1
 """The part of one processor that watching a job may take."""
-
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 DEEPEST = 200
 """Folders within folders beyond this are not walked: a job that makes them is ended as if its disk were full."""
 
-MOST_ENTRIES = 200_000
-"""Files and folders a job may have: without a volume of its own it takes the machine's inodes."""
-
 
 class Watcher:
-    """The meter of level B and C: samples processes and disk, and integrates."""
+    """The meter of every level: what no control group and no volume holds for us, samples must see.
 
-    interval = _INTERVAL
+    Args:
+        first: the first process inside.
+        limits: what the job may use.
+        processes: how many processes and threads may be alive, with those of the sandbox itself.
+        group: counts memory and processor time, and holds memory and processes; None: they are sampled.
+        folder: what the job may write to; None where a volume holds it.
+    """
 
-    def __init__(self, first: int, folder: Path, limits: Limits) -> None:
+    def __init__(
+        self, first: int, limits: Limits, processes: int, *, group: Group | None = None, folder: Path | None = None
+    ) -> None:
+        self.interval = _INTERVAL
         self._first = first
-        self._folder = folder
         self._limits = limits
+        self._processes = processes
+        self._group = group
+        self._folder = folder
         self._peak = 0
         self._byte_seconds = 0.0
         self._cpu = 0.0
@@ -48,12 +57,12 @@ class Watcher:
         return reason
 
     async def finish(self, cpu_seconds: float) -> Reason | None:
-        """Take the kernel's word for the CPU time: it counted every process that was waited for."""
+        """Look for the last time. The kernel told the CPU time of every process that was waited for."""
         self._cpu = max(self._cpu, cpu_seconds)
-        return None
+        return None if self._group is None else self._read(self._group)
 
     def usage(self, seconds: float) -> Usage:
-        """What was used, as far as samples can tell."""
+        """What was used."""
         return Usage(
             seconds=seconds,
             cpu_seconds=self._cpu,
@@ -62,86 +71,57 @@ class Watcher:
         )
 
     def _look(self) -> Reason | None:
-        processes = list(family(self._first))
-        threads = memory = 0
+        processes: list[int] = []
+        if self._group is not None:
+            reason = self._read(self._group)
+        else:
+            processes = list(family(self._first))
+            reason = self._measure(processes)
+        if reason is None and self._folder is not None:
+            disk = Disk(most_entries=inodes(self._limits))
+            disk.add_folder(self._folder)
+            disk.add_unlinked(processes or list(family(self._first)))
+            reason = "disk" if disk.over(self._limits.disk) else None
+        return reason
+
+    def _read(self, group: Group) -> Reason | None:
+        counted = group.read()
+        self._hold(counted.memory)
+        self._peak = max(self._peak, counted.peak)
+        self._cpu = max(self._cpu, counted.cpu_seconds)
+        # The kernel has killed one process of the job; what is left of it must not go on as if nothing were.
+        return "memory" if counted.killed else None
+
+    def _measure(self, processes: list[int]) -> Reason | None:
         resident = sum(resident_bytes(pid) for pid in processes)
-        # Shared pages are counted in every process that has them: the sum of RSS is an upper bound of the truth.
-        memory = resident if resident <= self._limits.memory // 8 and len(processes) > 32 else fair_bytes(processes)
-        now = time.monotonic()
-        self._byte_seconds += memory * (now - self._last)
-        self._last = now
+        # Shared pages are in the RSS of every process that has them, so the sum is an upper bound. PSS counts each
+        # page once and takes far longer to read: with many processes it is read when the bound says nothing.
+        many = len(processes) > _MANY
+        memory = resident if many and resident <= self._limits.memory else fair_bytes(processes)
+        self._hold(memory)
         self._peak = max(self._peak, memory)
         if memory > self._limits.memory:
             return "memory"
-        threads = sum(thread_count(pid) for pid in processes)
-        if threads > self._limits.processes + 1:  # the first process is the sandbox's own
-            return "processes"
-        disk = Disk()
-        disk.add_folder(self._folder)
-        disk.add_unlinked(processes)
-        return "disk" if disk.over(self._limits.disk) else None
+        return "processes" if sum(map(thread_count, processes)) > self._processes else None
 
-
-def family(first: int) -> Iterator[int]:
-    """Yield a process and all that came of it. Orphans inside fall to the first process of their namespace."""
-    waiting = [first]
-    seen = set()
-    while waiting:
-        pid = waiting.pop()
-        if pid in seen:
-            continue
-        seen.add(pid)
-        yield pid
-        try:
-            for task in os.listdir(f"/proc/{pid}/task"):
-                with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:
-                    waiting += [int(child) for child in file.read().split()]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-
-
-def resident_bytes(pid: int) -> int:
-    """RSS of a process; 0 if it has gone."""
-    try:
-        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * _PAGE
-    except (OSError, IndexError):
-        return 0
-
-
-def fair_bytes(processes: list[int]) -> int:
-    """PSS of processes together: each page counted once, however many have it."""
-    total = 0
-    for pid in processes:
-        try:
-            with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-                total += next(int(line.split()[1]) for line in file if line.startswith("Pss:")) * 1024
-        except PermissionError:
-            total += resident_bytes(pid)  # it made itself unreadable: the upper bound, then
-        except (OSError, StopIteration):
-            continue  # it has gone
-    return total
-
-
-def thread_count(pid: int) -> int:
-    """Threads of a process; 0 if it has gone."""
-    try:
-        return os.stat(f"/proc/{pid}/task").st_nlink - 2
-    except OSError:
-        return 0
+    def _hold(self, memory: int) -> None:
+        now = time.monotonic()
+        self._byte_seconds += max(0, memory) * (now - self._last)
+        self._last = now
 
 
 @dataclass(slots=True)
 class Disk:
-    """What a job has on disk."""
+    """What a job has on disk. Without a volume of its own it takes the machine's inodes, so they are counted, too."""
 
+    most_entries: int
     allocated: int = 0
     entries: int = 0
     too_deep: bool = False
 
     def over(self, limit: int) -> bool:
         """Tell whether it is too much, in bytes, in files, or to look at."""
-        return self.allocated > limit or self.entries > MOST_ENTRIES or self.too_deep
+        return self.allocated > limit or self.entries > self.most_entries or self.too_deep
 
     def add_folder(self, folder: Path) -> None:
         """Walk a folder that changes while it is walked, never following a link."""
@@ -154,12 +134,12 @@ class Disk:
             try:
                 entries = os.scandir(path)
             except OSError as error:
-                self.too_deep = self.too_deep or error.errno == 36  # ENAMETOOLONG: deeper than a path can say
+                self.too_deep = self.too_deep or error.errno == errno.ENAMETOOLONG  # deeper than a path can say
                 continue
             with entries:
                 for entry in entries:
                     self._add_entry(entry, depth, waiting)
-                    if self.entries > MOST_ENTRIES:
+                    if self.entries > self.most_entries:
                         return
 
     def _add_entry(self, entry: os.DirEntry[str], depth: int, waiting: list[tuple[str, int]]) -> None:
