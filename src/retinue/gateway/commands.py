@@ -144,6 +144,8 @@ async def settle(services: Services, caller: Caller, used: Metered) -> None:
             input_tokens=used.read,
             output_tokens=used.written,
             cost=used.cost,
+            application=caller.application,
+            operation_id=caller.operation_id,
         )
         if not caller.lasts:
             await metering.release_run(scope, caller.run_id)
@@ -167,3 +169,13 @@ async def give_back(services: Services, caller: Caller, step: int, model: str) -
             cost=0,
             calls=0,
         )
+
+
+async def begin(services: Services, caller: Caller) -> bool:
+    """Give back all that a run holds, and return whether a budget limits it."""
+    async with open_scope(services, caller) as scope:
+        await metering.release_run(scope, caller.run_id)
+        try:
+            return await metering.check(scope, caller.agent_id)
+        except BudgetExhausted:
+            return True  # each call will say so

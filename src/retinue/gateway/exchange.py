@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -90,7 +91,7 @@ class Exchange:
             if not asked.call.free:
                 await self._admit()
             self._sent = True
-            async with asked.passage.send(asked.call, asked.model, asked.body, headers, query) as upstream:
+            async with self._answer(headers, query) as upstream:
                 if upstream.status >= 300:
                     self._sent = False
                     await self._hand_back_error(upstream, reply)
@@ -103,6 +104,17 @@ class Exchange:
             if self._writing is not None:
                 await asyncio.wait({self._writing}, timeout=_WRITING_PATIENCE)
 
+    @asynccontextmanager
+    async def _answer(self, headers: Mapping[str, str], query: Mapping[str, str]) -> AsyncIterator[Upstream]:
+        asked, came = self._asked, False
+        try:
+            async with asked.passage.send(asked.call, asked.model, asked.body, headers, query) as upstream:
+                came = True
+                yield upstream
+        except ModelFailed:
+            self._sent = came
+            raise
+
     async def _admit(self) -> None:
         """Hold what the call may use, in the rules and in the tenant's budgets.
 
@@ -114,7 +126,8 @@ class Exchange:
         try:
             self._hold = await self._allowance.hold(tokens, cost)
             self._reserved = True  # from here on it may be: whoever is cancelled in a commit does not know
-            self._reserved = await commands.reserve(self._services, self._caller, self._step, cost)
+            amount = None if cost is None else self._hold.cost
+            self._reserved = await commands.reserve(self._services, self._caller, self._step, amount)
         except UsedUp as refusal:
             raise Refused(402, str(refusal), "budget_exhausted") from None
         except BudgetExhausted as fault:

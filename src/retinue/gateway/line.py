@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from retinue.gateway.commands import Caller
+from retinue.gateway.commands import Caller, begin
 from retinue.gateway.doors import door_for, wire_of
 from retinue.gateway.listening import serving
 from retinue.gateway.relay import Relay
@@ -23,8 +23,9 @@ _SINGLE = (b"host", b"content-length", b"transfer-encoding", b"content-type", b"
 class Line:
     """The open line of one caller."""
 
-    def __init__(self, services: Services, caller: Caller, rules: Rules) -> None:
-        allowance = Allowance(rules, nanos(services.get(Settings).unpriced_call_cost))
+    def __init__(self, services: Services, caller: Caller, rules: Rules, *, budgeted: bool) -> None:
+        unpriced = nanos(services.get(Settings).unpriced_call_cost)
+        allowance = Allowance(rules, unpriced, careful=budgeted)
         self._relay = Relay(services, caller, allowance)
 
     @property
@@ -78,6 +79,9 @@ async def listen(
     Anthropic (``/v1/messages``) and Gemini (``/v1beta/models/...``), and has nothing else. No key is needed: to be able
     to open the socket is the identity. When the block ends, calls under way are cut, and counted by what is known.
 
+    What earlier lines of the same run still hold in budgets is given back: a run has one line at a time, so the worker
+    that had them is gone.
+
     Args:
         services: the server's.
         path: of the socket; its folder is made for this account alone where it is missing.
@@ -89,7 +93,7 @@ async def listen(
     Raises:
         BadInput: the socket cannot be made.
     """
-    line = Line(services, caller, rules)
+    line = Line(services, caller, rules, budgeted=await begin(services, caller))
     try:
         async with serving(line, path, mode, owner):
             yield line

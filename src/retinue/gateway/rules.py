@@ -3,6 +3,9 @@
 The numbers are exact however many calls run at once. A call holds the most it is likely to use before it is made. One
 that does not fit waits while others are under way, because those may turn out to use less than they hold; it is refused
 once nothing is left, and let in alone when something is. So what is used passes a limit by one call at most.
+
+That needs holds that are not too small. Where a limit applies, the first call goes alone, and if a call used more than
+it held, later ones hold more in proportion.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from fractions import Fraction
+from math import ceil
 
 from retinue.kernel import dollars
 
@@ -95,10 +100,12 @@ class UsedUp(Exception):
 
 @dataclass(slots=True, eq=False)
 class Hold:
-    """What a call under way may use at most; money in nano-dollars."""
+    """What a call under way may use at most, and by what it was reckoned (``_said``); money in nano-dollars."""
 
-    tokens: int
-    cost: int
+    tokens_said: int
+    cost_said: int
+    tokens: int = 0
+    cost: int = 0
 
 
 @dataclass(slots=True)
@@ -108,15 +115,22 @@ class Allowance:
     Attributes:
         rules: the limits.
         unpriced_cost: nano-dollars that a call of unknown price counts for.
+        careful: whether there is a limit of money or tokens, these rules' or somebody else's.
         use: what was used so far.
     """
 
     rules: Rules
     unpriced_cost: int
+    careful: bool = False
     use: Use = field(default_factory=Use)
     _holds: list[Hold] = field(default_factory=list)
     _counted: int = 0
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _more_tokens: Fraction = Fraction(1)
+    _more_cost: Fraction = Fraction(1)
+
+    def __post_init__(self) -> None:
+        self.careful = self.careful or self.rules.budget is not None or self.rules.tokens is not None
 
     async def hold(self, tokens: int, cost: int | None) -> Hold:
         """Let a call in and hold what it may use; wait while that depends on calls under way.
@@ -124,10 +138,12 @@ class Allowance:
         Raises:
             UsedUp: a limit is reached.
         """
-        hold = Hold(tokens, self.unpriced_cost if cost is None else cost)
+        hold = Hold(max(1, tokens), max(1, self.unpriced_cost if cost is None else cost))
         async with self._changed:
             while True:
                 self._check()
+                hold.tokens = ceil(hold.tokens_said * self._more_tokens)
+                hold.cost = ceil(hold.cost_said * self._more_cost)
                 if not self._holds or self._fits(hold):
                     self._holds.append(hold)
                     return hold
@@ -141,6 +157,7 @@ class Allowance:
 
     async def settle(self, hold: Hold, read: int, written: int, cost: int | None, *, estimated: bool) -> None:
         """End a call; ``cost`` None means that its price is not known."""
+        counted = self.unpriced_cost if cost is None else cost
         async with self._changed:
             use = self.use
             self._holds.remove(hold)
@@ -150,7 +167,9 @@ class Allowance:
             use.estimated += estimated
             use.unpriced += cost is None
             use.cost += cost or 0
-            self._counted += self.unpriced_cost if cost is None else cost
+            self._counted += counted
+            self._more_tokens = max(self._more_tokens, Fraction(read + written, hold.tokens_said))
+            self._more_cost = max(self._more_cost, Fraction(counted, hold.cost_said))
             self._changed.notify_all()
 
     def _check(self) -> None:
@@ -164,6 +183,8 @@ class Allowance:
 
     def _fits(self, hold: Hold) -> bool:
         rules, use, holds = self.rules, self.use, [*self._holds, hold]
+        if self.careful and not use.calls:
+            return False
         return (
             (rules.calls is None or use.calls + len(holds) <= rules.calls)
             and (
