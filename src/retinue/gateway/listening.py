@@ -25,6 +25,7 @@ from retinue.kernel import BadInput
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 _HEAD_SECONDS = 10.0
+_ENDING_SECONDS = 10.0
 _LARGEST_HEAD = 65_536
 _MOST_CONNECTIONS = 128
 _KEEP_ALIVE_SECONDS = 75
@@ -124,13 +125,21 @@ async def serving(app: App, path: Path, mode: int, owner: tuple[int, int] | None
     finally:
         server.close()
         _remove(path)
-        tasks = list(state.tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        # Whoever waits for an answer sees the connection break, which ends its call as if it had left.
         for connection in list(state.connections):
             connection.transport.abort()
+        await _ended(state.tasks)
+
+
+async def _ended(tasks: set[asyncio.Task[None]]) -> None:
+    """Wait for tasks that are ending; cancel those that take too long."""
+    left = set(tasks)
+    if left:
+        _, left = await asyncio.wait(left, timeout=_ENDING_SECONDS)
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left)
 
 
 def _bound(path: Path, mode: int, owner: tuple[int, int] | None) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Mapping
 from itertools import count
@@ -17,6 +18,8 @@ from retinue.gateway.requests import Gone, Receive, Refused, Send, parse, read_b
 from retinue.gateway.rules import Allowance, allowed_text, is_plain
 from retinue.kernel import Fault, Services, Settings
 from retinue.providers import Call, Credentials, ModelFailed, Passage, Providers, Wire
+
+log = logging.getLogger(__name__)
 
 _STEPS = 2**30
 
@@ -58,6 +61,9 @@ class Relay:
             await reply.refuse(Refused(fault.status, fault.detail, fault.kind))
         except Gone:
             return
+        except Exception:
+            log.exception("a mistake in the gateway")
+            await reply.refuse(Refused(500, "Something went wrong inside the gateway.", "internal"))
 
     async def _answer(
         self, door: Door, headers: Mapping[str, str], query: Mapping[str, str], receive: Receive, reply: Reply
