@@ -184,6 +184,7 @@ async def test_model_calls_stand_on_the_bill_with_what_a_call_costs(payer: Payer
     await payer.call(operation, None)
     await payer.call(new_id(), 5)
     await payer.call(None, 5)
+    await payer.call(operation, 0, calls=0, model="demo:given-back")
     (line,) = (await payer.bill(operation)).lines
     assert line.kind == "model"
     assert (int(line.quantity), line.cost, line.unpriced) == (4, 1000 + 4 * 11, 1)

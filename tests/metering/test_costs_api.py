@@ -21,6 +21,7 @@ from retinue.kernel import ManualClock, Scope, new_id
 from retinue.metering import Charge, quotas
 from retinue.metering.events import TierName
 from retinue.metering.room import ROOM as METERING
+from retinue.metering.tiers import Storage
 from retinue.tenancy.room import ROOM as TENANCY
 from retinue.vault.room import ROOM as VAULT
 from tests.support.databases import Cluster
@@ -270,14 +271,14 @@ async def test_a_tenant_without_a_tier_has_its_own_and_no_limit_of_operations(fi
     await firm.begin("member", 2)
     quota = await firm.call("member", "GET", "/v1/my/quota")
     assert (quota["tier"], quota["operations"]) == ("own", {"limit": None, "used": 2, "left": None})
-    assert (quota["storage"]["limit_bytes"], quota["retention_days"]) == (10**10, 7)
+    assert (quota["storage"]["limit_bytes"], quota["retention_days"]) == (None, None)
 
 
 async def test_a_user_sees_the_tier_and_how_far_the_month_is_used(firm: Firm, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def stored(scope: Scope, user_id: UUID) -> int:
-        return 1_500_000_000 if user_id == firm.people["member"].user_id else 0
+    async def storage(scope: Scope, user_id: UUID) -> Storage:
+        return Storage(1_500_000_000 if user_id == firm.people["member"].user_id else 0, 10**9, 3 * 86_400)
 
-    monkeypatch.setattr(quotas, "storage_hooks", [stored])
+    monkeypatch.setattr(quotas.hooks, "storage", storage)
     await firm.put_into("free")
     await firm.begin("member", 3)
     month = firm.clock.now().date().replace(day=1)

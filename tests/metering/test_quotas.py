@@ -18,7 +18,7 @@ from retinue.kernel import ManualClock, QuotaExhausted, Scope, Services, new_id
 from retinue.ledger import read_stream
 from retinue.metering import quotas
 from retinue.metering.events import QuotaUsedUp, QuotaWarned, TierName
-from retinue.metering.tiers import Quota
+from retinue.metering.tiers import Quota, Storage
 from tests.metering.support import metering_services
 from tests.support.scopes import scope_of
 
@@ -59,9 +59,9 @@ class Member:
         async with self.scope() as scope:
             return (await quotas.quota_of(scope, self.user)).operations
 
-    async def store(self, used: int) -> None:
+    async def store(self) -> None:
         async with self.scope() as scope:
-            await metering.note_storage(scope, self.user, used)
+            await metering.note_storage(scope, self.user)
 
     async def told(self) -> list[tuple[Any, ...]]:
         """What is on the stream of the user's quota: kind, what, limit, used."""
@@ -228,12 +228,20 @@ async def test_a_tier_that_is_set_again_is_no_change(member: Member) -> None:
         assert len(await read_stream(scope, f"tier:{member.tenant}")) == 1
 
 
-async def test_storage_is_warned_of_once_a_month(member: Member) -> None:
-    for used in (799_999_999, 800_000_000, 900_000_000, 100, 1_000_000_000, 1_000_000_000):
-        await member.store(used)
+async def test_storage_is_warned_of_once_a_month(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = 0
+
+    async def storage(scope: Scope, user_id: UUID) -> Storage:
+        return Storage(stored, 10**9, None)
+
+    await member.store()
+    monkeypatch.setattr(quotas.hooks, "storage", storage)
+    for stored in (799_999_999, 800_000_000, 900_000_000, 100, 1_000_000_000, 1_000_000_000):  # noqa: B007
+        await member.store()
     told = [("QuotaWarned", "storage", 10**9, 800_000_000), ("QuotaUsedUp", "storage", 10**9, 10**9)]
     assert await member.told() == told
     await member.begin()  # storage has nothing to do with operations
     member.clock.advance(timedelta(days=2))
-    await member.store(800_000_000)
+    stored = 800_000_000
+    await member.store()
     assert await member.told() == [*told, told[0]]

@@ -44,12 +44,14 @@ class Hooks:
         limits: what a user may store; None: what the settings say.
         charge: takes note of storage that was used; None: nobody counts it.
         grant_terms: what a grant says about uploads; None: nothing.
+        stored: a user has more stored than before: scope, the user.
         noted: a grantee did something with an artifact: scope, what (``artifact.opened``), the artifact's id.
     """
 
     limits: Callable[[Scope, UUID], Awaitable[Limits]] | None = None
     charge: Callable[[Scope, list[Stored]], Awaitable[None]] | None = None
     grant_terms: Callable[[Scope, UUID], Awaitable[GrantTerms]] | None = None
+    stored: Callable[[Scope, UUID], Awaitable[None]] | None = None
     noted: Callable[[Scope, str, UUID], Awaitable[None]] | None = None
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from retinue.artifacts import loose
 from retinue.artifacts.events import ArtifactRefused, ArtifactStored
-from retinue.artifacts.hooks import limits_of
+from retinue.artifacts.hooks import hooks, limits_of
 from retinue.artifacts.lives import plan_accrual, plan_expiry
 from retinue.artifacts.quota import give_back, reserve
 from retinue.artifacts.rules import (
@@ -287,6 +287,7 @@ async def publish(scope: Scope, received: Sequence[Received]) -> None:
         Conflict: one was given up, or published, before.
     """
     now = scope.clock.now()
+    owners: set[UUID] = set()
     if len(await loose.owned(scope, [one.artifact_id for one in received])) < len(received):
         raise Conflict("A file was given up, or published, before. Take it in again.")
     for one in sorted(received, key=lambda each: each.artifact_id):
@@ -298,10 +299,14 @@ async def publish(scope: Scope, received: Sequence[Received]) -> None:
         if row is None:
             raise Conflict("This file has not been taken in whole.")
         await _publish(scope, one.artifact_id, row)
+        owners.add(row["owner_id"])
         if row["expires_at"] is not None:
             await plan_expiry(scope, one.artifact_id, max(row["expires_at"], now))
     if received:
         await plan_accrual(scope)
+    if hooks.stored is not None:
+        for owner_id in sorted(owners):
+            await hooks.stored(scope, owner_id)
 
 
 async def _publish(scope: Scope, artifact_id: UUID, row: Row) -> None:

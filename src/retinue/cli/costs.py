@@ -105,8 +105,8 @@ def quota(cli: Remote, everybody: Everybody = False) -> None:
     cli.show(cli.client.get("/v1/my/quota"), _QUOTA)
 
 
-def _bytes(count: int) -> str:
-    return f"{count / 10**9:.3g} GB"
+def _bytes(count: int | None) -> str:
+    return "no limit" if count is None else f"{count / 10**9:.3g} GB"
 
 
 _QUOTA: list[Column] = [
@@ -117,7 +117,7 @@ _QUOTA: list[Column] = [
         "storage",
         lambda item: f"{_bytes(item['storage']['used_bytes'])} of {_bytes(item['storage']['limit_bytes'])}",
     ),
-    ("kept at most", lambda item: f"{item['retention_days']} days"),
+    ("kept for", lambda item: "ever" if item["retention_days"] is None else f"{item['retention_days']:g} days"),
 ]
 
 

@@ -5,8 +5,8 @@ from retinue.metering.commands import AgentDirectory, check, release_run, reserv
 from retinue.metering.cost_shapes import BillView, bill_view
 from retinue.metering.counting import count_run
 from retinue.metering.pricing import Rates, rates
-from retinue.metering.quotas import check_quota, count_operation, note_storage, set_tier, storage_hooks, tier_of
-from retinue.metering.tiers import TIERS, Tier
+from retinue.metering.quotas import check_quota, count_operation, hooks, note_storage, set_tier, tier_of
+from retinue.metering.tiers import TIERS, Storage, Tier
 
 __all__ = [
     "TIERS",
@@ -16,6 +16,7 @@ __all__ = [
     "Charge",
     "Line",
     "Rates",
+    "Storage",
     "Tier",
     "bill",
     "bill_view",
@@ -24,12 +25,12 @@ __all__ = [
     "check_quota",
     "count_operation",
     "count_run",
+    "hooks",
     "note_storage",
     "rates",
     "release_run",
     "reserve",
     "set_tier",
     "settle",
-    "storage_hooks",
     "tier_of",
 ]

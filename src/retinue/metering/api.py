@@ -201,8 +201,8 @@ async def set_rates(
 async def read_quota(scope: Annotated[Scope, scoped("costs", "read")]) -> QuotaView:
     """Show what the tenant's tier gives you, and how far you have used it this month."""
     owner = scope.owner()
-    stored = await quotas.storage_used(scope, owner)
-    return cost_shapes.quota_view(await quotas.quota_of(scope, owner), await quotas.tier_of(scope), stored)
+    quota, tier = await quotas.quota_of(scope, owner), await quotas.tier_of(scope)
+    return cost_shapes.quota_view(quota, tier, await quotas.storage_of(scope, owner))
 
 
 @of_tenants.get("/{tenant_id}/quota")

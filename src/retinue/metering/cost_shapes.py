@@ -16,7 +16,7 @@ from retinue.metering.pricing import UNITS, Kind, OwnRates, Rates, Unit, in_forc
 from retinue.metering.reports import By, Spent
 from retinue.metering.rules import end_of, start_of
 from retinue.metering.shapes import Money
-from retinue.metering.tiers import Quota, Tier, begins_anew
+from retinue.metering.tiers import Quota, Storage, Tier, begins_anew
 
 MAX_RATE = 1000
 """Dollars, of every rate; as of the server's settings."""
@@ -139,9 +139,9 @@ class OperationsQuota(BaseModel):
 class StorageQuota(BaseModel):
     """What is stored."""
 
-    limit_bytes: int
+    limit_bytes: int | None = Field(description="by tier, policy and settings together; null for no limit")
     used_bytes: int
-    left_bytes: int
+    left_bytes: int | None
 
 
 class QuotaView(BaseModel):
@@ -152,7 +152,9 @@ class QuotaView(BaseModel):
     begins_anew: date = Field(description="the day (UTC) on which operations are counted anew")
     operations: OperationsQuota
     storage: StorageQuota
-    retention_days: int = Field(description="how long artifacts are kept at most, unless the tenant's policy says less")
+    retention_days: float | None = Field(
+        description="how long artifacts are kept where nobody asks for less; null for ever"
+    )
 
 
 class UserQuota(BaseModel):
@@ -169,24 +171,31 @@ class TenantQuotaView(BaseModel):
     month: date
     begins_anew: date
     operations: int | None = Field(description="how many a user may begin in a month; null for no limit")
-    storage_bytes: int = Field(description="how much a user may have stored")
-    retention_days: int
+    storage_bytes: int | None = Field(
+        description="how much a user may have stored by the tier; null: as the tenant's policy says"
+    )
+    retention_days: float | None = Field(
+        description="how long artifacts are kept at most by the tier; null: as the tenant's policy says"
+    )
     items: list[UserQuota]
     next_cursor: str | None = Field(default=None, description="send it as `cursor` to get the next page")
 
 
-def quota_view(quota: Quota, tier: Tier, stored: int) -> QuotaView:
+def quota_view(quota: Quota, tier: Tier, storage: Storage) -> QuotaView:
     """Show a user's own quota."""
+    left = None if storage.limit is None else max(0, storage.limit - storage.used)
     return QuotaView(
         tier=tier.name,
         month=quota.month,
         begins_anew=begins_anew(quota).date(),
         operations=_operations(quota, tier),
-        storage=StorageQuota(
-            limit_bytes=tier.storage_bytes, used_bytes=stored, left_bytes=max(0, tier.storage_bytes - stored)
-        ),
-        retention_days=tier.retention_seconds // 86_400,
+        storage=StorageQuota(limit_bytes=storage.limit, used_bytes=storage.used, left_bytes=left),
+        retention_days=_as_days(storage.retention_seconds),
     )
+
+
+def _as_days(seconds: int | None) -> float | None:
+    return None if seconds is None else round(seconds / 86_400, 3)
 
 
 def user_quota(quota: Quota, tier: Tier) -> UserQuota:
@@ -203,7 +212,7 @@ def tenant_quota_view(tier: Tier, now: datetime, items: list[UserQuota], next_cu
         begins_anew=end_of(month),
         operations=tier.operations,
         storage_bytes=tier.storage_bytes,
-        retention_days=tier.retention_seconds // 86_400,
+        retention_days=_as_days(tier.retention_seconds),
         items=items,
         next_cursor=next_cursor,
     )

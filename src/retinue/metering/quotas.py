@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import cast
 from uuid import UUID
 
@@ -12,10 +12,22 @@ from retinue.ledger import Event, Projection, Recorded, append, stream_version
 from retinue.metering import tiers
 from retinue.metering.events import QuotaUsedUp, QuotaWarned, TierChanged, TierName
 from retinue.metering.rules import start_of
-from retinue.metering.tiers import Quota, Tier
+from retinue.metering.tiers import Quota, Storage, Tier
 
-storage_hooks: list[Callable[[Scope, UUID], Awaitable[int]]] = []
-"""How metering learns how many bytes a user has stored, though it does not know who stores them."""
+
+@dataclass(slots=True)
+class Hooks:
+    """What rooms above fill in.
+
+    Attributes:
+        storage: what a user has stored and may store; None: nobody stores anything.
+    """
+
+    storage: Callable[[Scope, UUID], Awaitable[Storage]] | None = None
+
+
+hooks = Hooks()
+"""The one set of hooks of this process."""
 
 _COLUMNS = "user_id, month, operations, warned, exhausted, storage_warned, storage_full"
 
@@ -61,9 +73,12 @@ async def quotas(scope: Scope, after: UUID | None, limit: int) -> Sequence[Quota
     return [_quota(row) for row in rows]
 
 
-async def storage_used(scope: Scope, user_id: UUID) -> int:
-    """Return how many bytes a user has stored, in all rooms that store."""
-    return sum([await hook(scope, user_id) for hook in storage_hooks])
+async def storage_of(scope: Scope, user_id: UUID) -> Storage:
+    """Return what a user has stored and may store; where nobody stores anything, what the tier says."""
+    if hooks.storage is not None:
+        return await hooks.storage(scope, user_id)
+    tier = await tier_of(scope)
+    return Storage(0, tier.storage_bytes, tier.retention_seconds)
 
 
 async def check_quota(scope: Scope, user_id: UUID) -> None:
@@ -105,15 +120,15 @@ async def count_operation(scope: Scope, user_id: UUID, operation_id: UUID) -> No
     await _record(scope, quota, tiers.operation_marks(quota, tier))
 
 
-async def note_storage(scope: Scope, user_id: UUID, used: int) -> None:
-    """Record, once a month, that a user's ``used`` bytes are most or all of what the tier has.
+async def note_storage(scope: Scope, user_id: UUID) -> None:
+    """Record, once a month, that a user has stored most or all of what may be stored.
 
     It refuses nothing: who stores asks before writing.
     """
-    tier = await tier_of(scope)
-    if tiers.storage_marks(await quota_of(scope, user_id), tier, used):
+    storage = await storage_of(scope, user_id)
+    if tiers.storage_marks(await quota_of(scope, user_id), storage):
         quota = await _locked(scope, user_id)
-        await _record(scope, quota, tiers.storage_marks(quota, tier, used))
+        await _record(scope, quota, tiers.storage_marks(quota, storage))
 
 
 async def _locked(scope: Scope, user_id: UUID) -> Quota:

@@ -24,25 +24,39 @@ class Tier:
     Attributes:
         name: as the operator sets it.
         operations: how many a month may begin; None for no limit.
-        storage_bytes: how much may be stored at a time.
-        retention_seconds: how long artifacts are kept at most.
+        storage_bytes: how much may be stored at a time; None: as the tenant's policy says.
+        retention_seconds: how long artifacts are kept at most; None: as the tenant's policy says.
     """
 
     name: TierName
     operations: int | None
-    storage_bytes: int
-    retention_seconds: int
+    storage_bytes: int | None
+    retention_seconds: int | None
 
 
 TIERS: Mapping[TierName, Tier] = MappingProxyType(
     {
         "free": Tier("free", 10, _GB, 3 * _DAY),
         "pro": Tier("pro", 100, 10 * _GB, 30 * _DAY),
-        "own": Tier("own", None, 10 * _GB, 7 * _DAY),  # one's own server: the tenant's policy says more
+        "own": Tier("own", None, None, None),
     }
 )
 FIRST: TierName = "own"
 """The tier of tenants for which the operator set none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """What a user has stored, and may store by tier, policy and settings together.
+
+    Attributes:
+        used, limit: bytes; no limit is None.
+        retention_seconds: how long artifacts are kept where nobody asks for less; None: for ever.
+    """
+
+    used: int
+    limit: int | None
+    retention_seconds: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +100,11 @@ def operation_marks(quota: Quota, tier: Tier) -> list[Event]:
     return _marks(quota, "operations", tier.operations, quota.operations, (quota.warned, quota.exhausted))
 
 
-def storage_marks(quota: Quota, tier: Tier, used: int) -> list[Event]:
-    """Return what is to be recorded of a user's ``used`` bytes, and was not yet in this month."""
-    return _marks(quota, "storage", tier.storage_bytes, used, (quota.storage_warned, quota.storage_full))
+def storage_marks(quota: Quota, storage: Storage) -> list[Event]:
+    """Return what is to be recorded of what a user has stored, and was not yet in this month."""
+    if storage.limit is None:
+        return []
+    return _marks(quota, "storage", storage.limit, storage.used, (quota.storage_warned, quota.storage_full))
 
 
 def _marks(quota: Quota, what: Quotaed, limit: int, used: int, recorded: tuple[bool, bool]) -> list[Event]:

@@ -1,4 +1,4 @@
-"""What artifacts and grants ask of rooms that they do not know: quotas, charges, the terms of a grant, a user's files."""
+"""What rooms ask of others that they do not know: quotas, charges, the terms of a grant, a user's files."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from uuid import UUID
 
 from retinue import artifacts, grants, metering
 from retinue.artifacts import GrantTerms, Limits, Stored, grantee_label
-from retinue.kernel import BadInput, Gone, NotFound, Scope, Settings
-from retinue.metering import Charge
+from retinue.kernel import BadInput, Gone, NotFound, Scope, Settings, new_id
+from retinue.metering import Charge, Storage
 from retinue.operations.policy import policy
 
 
@@ -20,8 +20,8 @@ def join_artifacts() -> None:
     hooks.charge = hooks.charge or charge
     hooks.grant_terms = hooks.grant_terms or grant_terms
     hooks.noted = hooks.noted or noted
-    if artifacts.storage_used not in metering.storage_hooks:
-        metering.storage_hooks.append(artifacts.storage_used)
+    hooks.stored = hooks.stored or metering.note_storage
+    metering.hooks.storage = metering.hooks.storage or storage
     if check_files not in grants.files_checks:
         grants.files_checks.append(check_files)
 
@@ -45,26 +45,34 @@ async def limits(scope: Scope, user_id: UUID) -> Limits:
     holds, _ = await policy(scope)
     tier = await metering.tier_of(scope)
     settings = scope.service(Settings)
-    retention = [holds.retention]
-    if tier.name != "own":  # on one's own server the policy alone says how long
+    # On one's own server the policy alone says how much and how long.
+    size, retention = [holds.user_storage, settings.artifact_user_bytes], [holds.retention]
+    if tier.storage_bytes is not None:
+        size.append(tier.storage_bytes)
+    if tier.retention_seconds is not None:
         retention.append(tier.retention_seconds)
     return Limits(
-        user_bytes=min(holds.user_storage, tier.storage_bytes, settings.artifact_user_bytes),
+        user_bytes=min(size),
         artifact_bytes=min(holds.most.artifact_bytes, settings.artifact_bytes),
         retention_seconds=min(retention),
     )
 
 
+async def storage(scope: Scope, user_id: UUID) -> Storage:
+    """Return what a user has stored and may store."""
+    may = await limits(scope, user_id)
+    return Storage(await artifacts.storage_used(scope, user_id), may.user_bytes, may.retention_seconds)
+
+
 async def charge(scope: Scope, used: list[Stored]) -> None:
-    """Charge for what was stored."""
-    now = scope.clock.now()
+    """Charge for what was stored. The time up to which it is counted moves in the same transaction: each is new."""
     await metering.charge(
         scope,
         [
             Charge(
                 kind="storage",
                 quantity=one.byte_seconds,
-                key=f"{one.operation_id or one.user_id}:{one.grant_id or ''}:{now.isoformat()}",
+                key=str(new_id()),
                 user_id=one.user_id,
                 operation_id=one.operation_id,
                 application=await _application(scope, one.grant_id),

@@ -148,7 +148,7 @@ async def _common(services: Services, begun: Begun, judged: Judged) -> _Common:
         bounds.append(begun.holds.failed_retention)
     async with open_scope(services, begun.tenant_id) as scope:
         tier = await metering.tier_of(scope)
-    if tier.name != "own":  # on one's own server the policy alone says how long
+    if tier.retention_seconds is not None:  # on one's own server the policy alone says how long
         bounds.append(tier.retention_seconds)
     return _Common(begun, max(1, min(bounds)))
 

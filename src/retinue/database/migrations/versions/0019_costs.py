@@ -137,6 +137,9 @@ BEGIN
             ON CONFLICT (tenant_id, run_id, step) DO UPDATE
             SET amount = 0, by_tenant = false, by_agent = false, settled = true;
     END IF;
+    IF p_calls = 0 THEN
+        RETURN;  -- a reservation was given back, and nothing was used
+    END IF;
     INSERT INTO usage_daily AS u (tenant_id, day, user_id, agent_id, model, application, calls, input_tokens,
             output_tokens, cost, unpriced, call_cost)
         VALUES (p_tenant, (p_now AT TIME ZONE 'UTC')::date, p_user, p_agent, p_model, p_application, p_calls, p_input,
