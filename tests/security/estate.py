@@ -575,6 +575,8 @@ def told(response: httpx.Response, things: Things) -> str:
         is_json = response.content and "json" in response.headers.get("content-type", "")
         found = response.json() if is_json else None
         return f"{len(found['items'])} items" if isinstance(found, dict) and "items" in found else "success"
+    if response.request.method == "HEAD":
+        return f"refused with {response.status_code}"
     problem = response.json()
     text = json.dumps([problem["type"], problem["title"], problem["detail"], problem.get("errors")])
     # A request's own ids may be named in the answer to it.
