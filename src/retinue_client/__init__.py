@@ -10,7 +10,7 @@ From then on it signs its requests with that key::
 
     async with Application("https://agents.example.com", grant_id, GranteeKey.load("application.key")) as application:
         upload = await application.upload(Path("figures.csv"))
-        operation = await application.operate("Write a report on these figures.", files=[upload["artifact_id"]])
+        operation = await application.operate("qwen", "Report on these figures.", inputs=[upload["artifact_id"]])
         await application.wait(operation["operation_id"])
         for artifact in await application.artifacts(operation["operation_id"]):
             await application.fetch(artifact["artifact_id"], Path(artifact["name"]).name)

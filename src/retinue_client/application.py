@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -19,6 +21,10 @@ from retinue_client.sealed import SealedHeader, open_sealed
 from retinue_client.signing import SignedRequests
 
 ENDED = frozenset({"completed", "failed", "cancelled", "timed_out"})
+PIECE = 8 * 1024 * 1024
+"""Bytes of a piece of an upload."""
+
+_TUS = {"Tus-Resumable": "1.0.0"}
 _PAUSES = (0.2, 0.5, 1.0, 2.0)
 
 
@@ -77,26 +83,29 @@ class Application:
 
     async def operate(
         self,
+        driver: str,
         goal: str,
         *,
-        files: list[str] | None = None,
+        inputs: Sequence[str | Mapping[str, str]] = (),
         idempotency_key: str | None = None,
         **wanted: Any,
     ) -> dict[str, Any]:
         """Ask for an operation and return it as it was accepted; it goes on by itself.
 
         Args:
+            driver: which agent or program works, such as ``qwen``, ``gemini`` or ``command``.
             goal: what is to be done, in words.
-            files: artifacts to work on, by id.
+            inputs: artifacts to work on: ids, or ``{"artifact_id": ..., "name": its name in the workspace}``.
             idempotency_key: sent twice, the operation is made once; random by default, for the tries of this call.
-            wanted: the other fields of ``POST /v1/operations``, such as ``driver``, ``limits``, ``parameters``.
+            wanted: the other fields of ``POST /v1/operations``, such as ``parameters``, ``limits``, ``budget``.
         """
-        body = {"goal": goal, **({"files": files} if files else {}), **wanted}
+        given = [{"artifact_id": one} if isinstance(one, str) else dict(one) for one in inputs]
+        body = {"driver": driver, "goal": goal, "inputs": given, **wanted}
         headers = {"Idempotency-Key": idempotency_key or str(uuid4())}
         return await self._json("POST", "/v1/operations", tries=3, json=body, headers=headers)
 
     async def operation(self, operation_id: str) -> dict[str, Any]:
-        """Return an operation: its state, usage, cost, and what is known of its artifacts."""
+        """Return an operation: its status, usage, cost, and what is known of its artifacts."""
         return await self._json("GET", f"/v1/operations/{operation_id}")
 
     async def wait(self, operation_id: str, seconds: float = 660) -> dict[str, Any]:
@@ -108,7 +117,7 @@ class Application:
         deadline, n = time.monotonic() + seconds, 0
         while (found := await self.operation(operation_id))["state"] not in ENDED:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"the operation {operation_id} is {found['state']} after {seconds} s")
+                raise TimeoutError(f"the operation {operation_id} is {found['status']} after {seconds} s")
             await asyncio.sleep(_PAUSES[min(n, len(_PAUSES) - 1)])
             n += 1
         return found
@@ -118,6 +127,66 @@ class Application:
         await self._send("POST", f"/v1/operations/{operation_id}/cancel")
 
     # Artifacts
+
+    async def upload(
+        self, source: str | os.PathLike[str] | bytes, name: str | None = None, *, piece: int = PIECE
+    ) -> dict[str, Any]:
+        """Upload a file, and return what is known of the artifact it became. A large one goes in pieces (tus 1.0).
+
+        Each piece is signed for itself, and what is safe is not sent again when a connection breaks.
+
+        Args:
+            source: the file, or its content.
+            name: what it is called; the file's own name by default.
+            piece: bytes of a piece, which are in memory at one time.
+
+        Raises:
+            ValueError: content without a name.
+        """
+        if isinstance(source, bytes):
+            if name is None:
+                raise ValueError("give the content a name")
+            return await self._upload(io.BytesIO(source), len(source), name, piece)
+        path = Path(source)
+        with await asyncio.to_thread(path.open, "rb") as file:
+            return await self._upload(file, os.fstat(file.fileno()).st_size, name or path.name, piece)
+
+    async def _upload(self, file: BinaryIO, size: int, name: str, piece: int) -> dict[str, Any]:
+        if size <= piece:
+            content = await asyncio.to_thread(file.read)
+            kind = {"Content-Type": "application/octet-stream", "Idempotency-Key": str(uuid4())}
+            params = {"name": name}
+            return await self._json("POST", "/v1/artifacts", tries=3, params=params, content=content, headers=kind)
+        named = f"filename {base64.b64encode(name.encode()).decode()}"
+        begun = await self._send(
+            "POST", "/v1/uploads", headers={**_TUS, "Upload-Length": str(size), "Upload-Metadata": named}
+        )
+        url, offset, broken = begun.headers["location"], 0, 0
+        while offset < size:
+            await asyncio.to_thread(file.seek, offset)
+            content = await asyncio.to_thread(file.read, piece)
+            if not content:
+                raise ValueError(f"{name} became shorter while it was sent")
+            headers = {**_TUS, "Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
+            try:
+                answer = await self._send("PATCH", url, content=content, headers=headers)
+                broken = 0
+            except httpx.TransportError:
+                broken += 1
+                if broken > len(_PAUSES):
+                    raise
+                await asyncio.sleep(_PAUSES[broken - 1])
+                answer = await self._send("HEAD", url, tries=3, headers=_TUS)
+            offset = int(answer.headers["upload-offset"])
+        return await self._json("GET", f"/v1/artifacts/{await self._finished(url)}")
+
+    async def _finished(self, url: str) -> str:
+        """Wait until an upload, all of which has come, is an artifact."""
+        while (upload := await self._json("GET", url))["state"] == "finishing":  # noqa: ASYNC110 - it is elsewhere
+            await asyncio.sleep(0.2)
+        if upload["state"] != "stored":
+            raise Refused(422, {"type": "urn:retinue:problem:upload-refused", "detail": upload["problem"]})
+        return str(upload["artifact_id"])
 
     async def artifacts(self, operation_id: str | None = None) -> list[dict[str, Any]]:
         """Return what is known of the artifacts of an operation, or of all that belong to the grant."""
