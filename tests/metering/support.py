@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from retinue.kernel import Clock, Scope, Services, Settings
 from retinue.metering import commands, pricing, quotas, views
 from retinue.metering.events import Period
 from retinue.metering.rules import BEGINNING, Budget
+from tests.support.running import RETINUE, RunningServer
 from tests.support.scopes import ledger_services, scope_of
 
 DOLLAR = 1_000_000_000
@@ -23,6 +25,13 @@ def metering_services(database: Database) -> Services:
     services = ledger_services(database, [views.PROJECTION, pricing.PROJECTION, quotas.PROJECTION])
     services.add(Settings, Settings())
     return services
+
+
+def operator(server: RunningServer, *arguments: str) -> tuple[int, str, str]:
+    """Run a command as whoever runs the server does: with its settings, on its machine."""
+    command = [str(RETINUE), *arguments]
+    ended = subprocess.run(command, env=server.environment(), capture_output=True, text=True, timeout=60, check=False)
+    return ended.returncode, ended.stdout, ended.stderr
 
 
 @dataclass

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,10 +18,10 @@ from retinue.database import Database
 from retinue.kernel import QuotaExhausted, Scope, new_id
 from retinue.ledger import Feed
 from retinue.metering import Charge
-from tests.metering.support import metering_services
+from tests.metering.support import metering_services, operator
 from tests.support.command_line import CommandLine, fresh_home
 from tests.support.databases import Cluster
-from tests.support.running import PASSWORD, RETINUE, RunningServer, running_server
+from tests.support.running import PASSWORD, RunningServer, running_server
 from tests.support.scopes import scope_of
 
 
@@ -59,13 +58,6 @@ async def inside(server: RunningServer, tenant: UUID, user: UUID) -> AsyncIterat
         await services.get(Feed).tell_now()
     finally:
         await database.close()
-
-
-def operator(server: RunningServer, *arguments: str) -> tuple[int, str, str]:
-    """Run a command as whoever runs the server does: with its settings, on its machine."""
-    command = [str(RETINUE), *arguments]
-    ended = subprocess.run(command, env=server.environment(), capture_output=True, text=True, timeout=60, check=False)
-    return ended.returncode, ended.stdout, ended.stderr
 
 
 def tenant_and_user(retinue: CommandLine) -> tuple[UUID, UUID]:

@@ -1,0 +1,99 @@
+"""Costs and quotas of operations that are really carried out: bills, reports, the last one of a month, full storage."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from tests.metering.support import operator
+from tests.operations.support import done, operate, shell, shown, until
+from tests.support.databases import Cluster
+from tests.support.running import RunningServer, running_server
+
+BUSY = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"
+"""Uses CPU time for some milliseconds."""
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+async def server(postgres: Cluster) -> AsyncIterator[RunningServer]:
+    async with running_server(postgres) as found:
+        yield found
+
+
+async def test_the_bills_of_operations_add_up_to_the_reports(server: RunningServer) -> None:
+    ada = await server.person()
+    operations = [
+        await done(ada, f"echo {n} > out.txt; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done") for n in "ab"
+    ]
+    bills = [Decimal((await shown(ada, one))["bill"]["total"]) for one in operations]
+    assert all(bill > 0 for bill in bills)
+    for by in ("user", "agent", "application", "day"):
+        for path in ("/v1/my/costs", f"/v1/tenants/{ada.tenant_id}/costs"):
+            report = await ada.call("GET", path, params={"by": by})
+            assert Decimal(report["total"]["cost"]) == sum(bills)
+            assert sum(Decimal(item["cost"]) for item in report["items"]) == sum(bills)
+
+
+async def test_the_bill_follows_the_tenants_own_rates(server: RunningServer) -> None:
+    ada = await server.person()
+    body = {"cpu_second": "10", "memory_gib_hour": "0", "storage_gib_day": "0"}
+    await ada.call("PUT", f"/v1/tenants/{ada.tenant_id}/rates", json=body)
+    found = await done(ada, BUSY)
+    lines = {line["kind"]: line for line in found["bill"]["lines"]}
+    assert Decimal(lines["cpu"]["cost"]) == 10 * Decimal(lines["cpu"]["quantity"])
+    assert Decimal(found["bill"]["total"]) == Decimal(lines["cpu"]["cost"])
+
+
+async def test_of_20_requests_at_once_against_one_left_one_is_accepted(server: RunningServer) -> None:
+    ada = await server.person()
+    assert (await asyncio.to_thread(operator, server, "tenants", "tier", ada.tenant_id, "free"))[0] == 0
+    first = [await operate(ada, "true") for _ in range(9)]
+    answers = await asyncio.gather(*(ada.client.post("/v1/operations", json=shell("true")) for _ in range(20)))
+    assert sorted(answer.status_code for answer in answers) == [202] + [429] * 19
+    refused: dict[str, Any] = next(answer for answer in answers if answer.status_code == 429).json()
+    assert refused["type"] == "urn:retinue:problem:quota-exhausted"
+    quota = await ada.call("GET", "/v1/my/quota")
+    assert quota["operations"] == {"limit": 10, "used": 10, "left": 0}
+    assert refused["begins_anew"] == quota["begins_anew"]
+    assert refused["begins_anew"] in refused["detail"]
+    # What was refused is not there, and what was accepted is carried out.
+    listed = await ada.call("GET", "/v1/operations", params={"limit": 200})
+    assert len(listed["items"]) == 10
+    for one in first:
+        await until(ada, one, seconds=60)
+
+
+async def test_to_try_again_takes_nothing_more_of_the_month(server: RunningServer) -> None:
+    ada = await server.person()
+    assert (await asyncio.to_thread(operator, server, "tenants", "tier", ada.tenant_id, "free"))[0] == 0
+    failed = await done(ada, "exit 1")
+    await ada.call("POST", f"/v1/operations/{failed['operation_id']}/retry", 202)
+    again = await until(ada, failed, lambda found: found["status"] == "failed" and found["attempt"] == 2)
+    assert (await ada.call("GET", "/v1/my/quota"))["operations"]["used"] == 1
+    # Both attempts are on the bill.
+    assert Decimal(again["bill"]["total"]) > Decimal(failed["bill"]["total"])
+
+
+async def test_storage_that_fills_is_warned_of_on_the_stream(server: RunningServer) -> None:
+    ada = await server.person()
+    path = f"/v1/tenants/{UUID(ada.tenant_id)}/operations/policy"
+    await ada.call("PUT", path, json={"user_storage": 100_000})
+    async with ada.stream("?types=quota_warning") as events, asyncio.timeout(60):
+        found = await done(ada, "head -c 85000 /dev/zero > big")
+        assert found["status"] == "completed", found["detail"]
+        warning = (await anext(events))["data"]["payload"]
+    assert (warning["notice"], warning["what"], warning["limit"]) == ("warned", "storage", 100_000)
+    assert 85_000 <= warning["used"] < 100_000
+    quota = await ada.call("GET", "/v1/my/quota")
+    assert quota["storage"] == {
+        "limit_bytes": 100_000,
+        "used_bytes": warning["used"],
+        "left_bytes": 100_000 - warning["used"],
+    }
