@@ -9,11 +9,13 @@ from retinue.artifacts.lives import accrue, delete, delete_of_operation, hold, r
 from retinue.artifacts.opening import Opened, open, read, read_sealed, sealed_header, take, unlock
 from retinue.artifacts.quota import storage_used
 from retinue.artifacts.receiving import discard, discard_in, publish, receive, unpublished
+from retinue.artifacts.replying import CONTENT, Reply, reply
 from retinue.artifacts.rules import Incoming, Limits, Received, check_name, grantee_label
 from retinue.artifacts.scanning import Infected
 from retinue.artifacts.views import Artifact, Wanted, find, list_artifacts
 
 __all__ = [
+    "CONTENT",
     "Artifact",
     "GrantTerms",
     "Hooks",
@@ -22,6 +24,7 @@ __all__ = [
     "Limits",
     "Opened",
     "Received",
+    "Reply",
     "Stored",
     "Wanted",
     "accrue",
@@ -41,6 +44,7 @@ __all__ = [
     "read_sealed",
     "receive",
     "release",
+    "reply",
     "sealed_header",
     "storage_used",
     "take",

@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
-from retinue.artifacts import lives, opening, pieces, sealed_file, serving, tus, uploads, views
+from retinue.artifacts import lives, opening, pieces, replying, sealed_file, serving, tus, uploads, views
 from retinue.artifacts.finishing import terms_of
 from retinue.artifacts.hooks import limits_of
 from retinue.artifacts.receiving import discard, publish, receive
@@ -44,16 +44,9 @@ _LONGEST = 2**31 - 1
 _BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": _BYTES}}}
 _PIECE = {"requestBody": {"required": True, "content": {tus.MEDIA_TYPE: _BYTES}}}
-_CONTENT: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The file", "content": {"*/*": _BYTES}},
-    206: {"description": "A part of it", "content": {"*/*": _BYTES}},
-    304: {"description": "It is the version that `If-None-Match` names"},
-}
 _SEALED: dict[int | str, dict[str, Any]] = {
     200: {"description": "The sealed file", "content": {sealed_file.MEDIA_TYPE: _BYTES}}
 }
-_NOT_MODIFIED = 304
-_PARTIAL = 206
 
 Name = Annotated[str, Query(description="what the file is called: any text of 1 to 255 bytes")]
 Retention = Annotated[
@@ -163,20 +156,13 @@ async def _find(scope: Scope, artifact_id: str) -> Artifact:
 # Content
 
 
-@router.get("/{artifact_id}/content", response_class=Response, responses=_CONTENT | problems(410, 416))
+@router.get("/{artifact_id}/content", response_class=Response, responses=replying.CONTENT | problems(410, 416))
 async def content(scope: Annotated[Scope, scoped("artifacts", "read")], artifact_id: str, request: Request) -> Response:
     """Read an artifact, decrypted: all of it, or one range (RFC 9110, section 14)."""
-    found = await views.locked(scope, parse_id(artifact_id, "artifact"))
-    headers = request.headers
-    tag = serving.tag_of(found)
-    if serving.matches(headers.get("if-none-match"), tag):
-        return Response(status_code=_NOT_MODIFIED, headers={"ETag": tag, "Cache-Control": "private, no-cache"})
-    part = serving.part_of(headers.get("range"), headers.get("if-range"), tag, found.size)
-    start, end = (None, None) if part is None else (part.start, part.end)
-    await opening.record(scope, found, "content", start=start, end=end)
-    opened = await opening.unlock(scope, found)
-    flowing = opening.read(scope.services, scope.tenant_id, opened, start or 0, end)
-    return Flowing(flowing, status_code=200 if part is None else _PARTIAL, headers=serving.content_headers(found, part))
+    reply = await replying.reply(scope, parse_id(artifact_id, "artifact"), request.headers)
+    if reply.pieces is None:
+        return Response(status_code=reply.status, headers=dict(reply.headers))
+    return Flowing(reply.pieces, status_code=reply.status, headers=reply.headers)
 
 
 @router.head("/{artifact_id}/content", response_class=Response, responses=problems(410))

@@ -20,6 +20,7 @@ from retinue.web import (
     EventStream,
     EventView,
     Exchange,
+    Flowing,
     IfMatch,
     Page,
     Router,
@@ -38,6 +39,7 @@ router = Router(prefix="/v1/operations", tags=["operations"], responses=problems
 policy_router = Router(prefix="/v1/tenants/{tenant_id}/operations", tags=["operations"], responses=problems(404))
 
 _MAX_POSITION = 2**63 - 1
+_SHOWN = frozenset({"task_started", "task_progress", "task_completed", "message_delta"})
 
 
 async def _visible(scope: Scope, operation_id: str, *, lock: bool = False) -> OperationRow:
@@ -150,7 +152,7 @@ async def stream(
         if not last.isdecimal() or not last.isascii() or len(last) > 19 or int(last) > _MAX_POSITION:
             raise BadInput("Send the id of an event of this stream.", field="Last-Event-ID")
         after = int(last)
-    wanted = Wanted(row.operation_id, None, None, after)
+    wanted = Wanted(row.operation_id, None, _SHOWN, after)
     return stream_of_one(request, scope, exchange, row.owner_id, wanted, ("operations", "read"))
 
 
@@ -165,6 +167,24 @@ async def list_artifacts(
         scope, operation_id=row.operation_id, before=before[0] if before else None, limit=page.limit + 1
     )
     return page.page(found, ArtifactLine.of, lambda one: (one.artifact_id,))
+
+
+@router.get(
+    "/{operation_id}/artifacts/{name:path}", response_class=Response, responses=artifacts.CONTENT | problems(410, 416)
+)
+async def read_artifact(
+    scope: Annotated[Scope, scoped("artifacts", "read")], operation_id: str, name: str, request: Request
+) -> Response:
+    """Read a file that an operation left, by its name: decrypted, all of it or a range. See `/v1/artifacts`."""
+    row = await _visible(scope, operation_id)
+    wanted = artifacts.Wanted(operation_id=row.operation_id, kind="output", name=name)
+    found = await artifacts.list_artifacts(scope, wanted, limit=1) if "\x00" not in name else []
+    if not found:
+        raise NotFound("artifact of this operation")
+    reply = await artifacts.reply(scope, found[0].artifact_id, request.headers)
+    if reply.pieces is None:
+        return Response(status_code=reply.status, headers=dict(reply.headers))
+    return Flowing(reply.pieces, status_code=reply.status, headers=reply.headers)
 
 
 @router.delete("/{operation_id}/artifacts", responses=problems(409))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -38,6 +39,7 @@ T = TypeVar("T")
 
 _LONGEST = 86_400.0
 _TRIES = 12
+_FILE_TOO_LARGE = 128 + signal.SIGXFSZ  # what a program ends with that writes a file larger than it may
 _LONGEST_PAUSE = 5.0
 
 LABELS = Labels(effect=Effect.WRITE, output=Trust.UNTRUSTED, private=True, idempotent=True)
@@ -188,7 +190,9 @@ class Carrying:
         expects = begun.driver.expects_outputs or bool(requested.expected)
         judged = judging.by_its_driver(finish, ran.attempt.judge(finish), models, expects_outputs=expects)
         judged = judging.by_what_was_expected(judged, requested.expected, names)
-        return judging.by_schemas(judged, await storing.complaints(gathered, requested.expected) if judged.ok else ())
+        judged = judging.by_schemas(judged, await storing.complaints(gathered, requested.expected) if judged.ok else ())
+        is_full = gathered.full or ran.ended.exit_code == _FILE_TOO_LARGE
+        return judging.by_a_full_disk(judged, requested.limits, is_full=is_full)
 
     def _wanted(
         self, judged: Judged, outputs: Sequence[Output], skipped: Sequence[Skipped]

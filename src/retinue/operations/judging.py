@@ -94,6 +94,13 @@ def by_its_driver(finish: Finish, verdict: Verdict, models: ModelUse, *, expects
     return Judged(verdict.kind or "exit_code", text or f"It ended with {finish.ended.exit_code}.")
 
 
+def by_a_full_disk(judged: Judged, limits: Limits, *, is_full: bool) -> Judged:
+    """Say that the disk was full of an attempt that failed with a full one: where writing fails, nothing ends it."""
+    if judged.kind not in ("exit_code", "nothing_done", "expectations") or not is_full:
+        return judged
+    return Judged("disk", f"It used up its {limits.disk:,} bytes of disk. {judged.text}"[: rules.LONGEST_SUMMARY])
+
+
 def by_what_was_expected(judged: Judged, expected: Sequence[Expected], names: Sequence[str]) -> Judged:
     """Hold what it left against what was expected; what has failed already stays as it is."""
     if not judged.ok:

@@ -22,14 +22,16 @@ from retinue.sandbox import Collection, Found, Taking, Workspace, collect
 
 _CHUNK = 1024 * 1024
 _MOST_SKIPPED = 200
+_NEARLY_FULL = 50  # a fiftieth is left
 
 
 @dataclass(slots=True)
 class Gathered:
-    """What was found. Close it before the workspace is wiped."""
+    """What was found. Close it before the workspace is wiped. ``full``: its disk has no room left."""
 
     collection: Collection
     skipped: tuple[Skipped, ...]
+    full: bool = False
 
     @property
     def files(self) -> Sequence[Found]:
@@ -56,7 +58,14 @@ async def gather(begun: Begun, workspace: Workspace, limits: Limits) -> Gathered
     taking = Taking(files=limits.artifacts, file_bytes=limits.artifact_bytes, total_bytes=limits.disk)
     found = await asyncio.to_thread(collect, workspace.work, unchanged=unchanged, taking=taking)
     skipped = tuple(Skipped(name=one.name, why=one.reason) for one in found.skipped[:_MOST_SKIPPED])
-    return Gathered(found, skipped)
+    return Gathered(found, skipped, await asyncio.to_thread(_is_full, workspace, limits.disk))
+
+
+def _is_full(workspace: Workspace, disk: int) -> bool:
+    """Whether a volume of the job's own, if it has one, is full."""
+    state = os.statvfs(workspace.volume)
+    total, free = state.f_blocks * state.f_frsize, state.f_bavail * state.f_frsize
+    return total <= 2 * disk and free * _NEARLY_FULL < total
 
 
 async def complaints(gathered: Gathered, expected: Sequence[Expected]) -> list[str]:

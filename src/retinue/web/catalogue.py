@@ -168,9 +168,9 @@ def written_frame(frame: Frame, timestamp: bytes) -> Shown:
         "attempt": frame.attempt,
     }
     data = b'{"event_type":"message_delta","payload":%b,"timestamp":%b,"session_id":%b,"run_id":%b}' % (
-        orjson.dumps(payload),
+        orjson.dumps(payload, default=str),
         timestamp,
-        orjson.dumps(frame.session_id),
-        orjson.dumps(frame.run_id),
+        _id(frame.session_id),
+        _id(frame.run_id),
     )
     return Shown(0, DELTA, data)
