@@ -18,13 +18,13 @@ class RawProvider:
         answer: makes the pieces of an answer, head included, from the request's bytes.
         requests: the heads and bodies that came, whole.
         written: bytes that went out.
-        closed: how many connections the other side closed early.
+        left: set once the other side has closed a connection early.
     """
 
     answer: Answer
     requests: list[bytes] = field(default_factory=list)
     written: int = 0
-    closed: int = 0
+    left: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = 0
 
     @property
@@ -44,7 +44,7 @@ class RawProvider:
                 await writer.drain()
                 self.written += len(piece)
         except (ConnectionError, asyncio.IncompleteReadError):
-            self.closed += 1
+            self.left.set()
         finally:
             writer.close()
 

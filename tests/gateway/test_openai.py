@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.gateway.gateway_setting import KEY, Setting
 from tests.support.model_server import Step, Usage
 
-_ASKED = [{"role": "user", "content": "Say hello."}]
+_ASKED: list[Any] = [{"role": "user", "content": "Say hello."}]
 _MODEL = "gpt-4o-mini"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import openai
 import pytest
@@ -65,7 +66,7 @@ async def test_openais_responses_come_whole_and_streamed(setting: Setting) -> No
 async def test_a_models_calls_of_tools_come_through_as_they_are(setting: Setting) -> None:
     call = ToolCall("write_file", {"path": "a.txt", "content": "x" * 50})
     setting.server.script(*[Step(tool_calls=(call,))] * 3)
-    parameters = {"type": "object", "properties": {"path": {"type": "string"}}}
+    parameters: dict[str, Any] = {"type": "object", "properties": {"path": {"type": "string"}}}
     async with setting.line():
         async with setting.openai() as openai_client:
             chat = await openai_client.chat.completions.create(

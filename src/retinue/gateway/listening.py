@@ -107,7 +107,7 @@ async def serving(app: App, path: Path, mode: int, owner: tuple[int, int] | None
     """
     config = Config(
         app, http=_Bounded, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
-        date_header=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS, interface="asgi3",
+        date_header=False, proxy_headers=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS, interface="asgi3",
     )  # fmt: skip
     config.load()
     state = ServerState()
