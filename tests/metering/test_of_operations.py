@@ -14,6 +14,7 @@ from tests.metering.support import operator
 from tests.operations.support import done, operate, shell, shown, until
 from tests.support.databases import Cluster
 from tests.support.running import RunningServer, running_server
+from tests.support.signing import application_of
 
 BUSY = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"
 """Uses CPU time for some milliseconds."""
@@ -97,3 +98,24 @@ async def test_storage_that_fills_is_warned_of_on_the_stream(server: RunningServ
         "used_bytes": warning["used"],
         "left_bytes": 100_000 - warning["used"],
     }
+
+
+async def test_costs_under_a_grant_are_the_applications_and_counted_once_when_tried_again(
+    server: RunningServer,
+) -> None:
+    """A grant whose tries are each charged with the whole bill has paid for the first one twice."""
+    ada = await server.person()
+    async with application_of(ada, application='=SUM("A1")', budget="5", uses=3) as application:
+        asked = await application.http.post("/v1/operations", json=shell(f"{BUSY}; exit 1") | {"budget": "1"})
+        assert asked.status_code == 202, asked.text
+        failed = await until(ada, asked.json())
+        await ada.call("POST", f"/v1/operations/{failed['operation_id']}/retry", 202)
+        again = await until(ada, failed, lambda found: found["status"] == "failed" and found["attempt"] == 2)
+        terms = (await application.http.get("/v1/grant")).json()
+        assert (await application.http.get("/v1/my/costs")).status_code == 403
+    assert Decimal(again["bill"]["total"]) > Decimal(failed["bill"]["total"]) > 0
+    assert Decimal(terms["spent"]) == Decimal(again["bill"]["total"])
+    report = await ada.call("GET", "/v1/my/costs", params={"by": "application"})
+    assert [(item["key"], item["cost"]) for item in report["items"]] == [('=SUM("A1")', again["bill"]["total"])]
+    text = (await ada.client.get("/v1/my/costs/export", params={"by": "application"})).text
+    assert """"'=SUM(""A1"")",""" in text

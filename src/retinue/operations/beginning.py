@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from uuid import UUID
 
-from retinue import artifacts, grants
+from retinue import artifacts, grants, metering
 from retinue.artifacts import Artifact
 from retinue.database import open_scope
 from retinue.dispatch import Dispatcher
@@ -34,6 +34,7 @@ class Begun:
 
     Attributes:
         fence: what it must still be when it ends.
+        spent: nano-dollars that attempts before this one cost since it was asked for, which its budget lacks.
         inputs: the artifacts to be laid out, with their names.
         files: the small files that came with the request.
         least: the least isolation that will do.
@@ -49,6 +50,7 @@ class Begun:
     driver: Driver
     sandbox: Sandbox
     least: str
+    spent: int
     inputs: tuple[tuple[Input, Artifact], ...]
     files: dict[str, bytes]
 
@@ -168,6 +170,7 @@ async def _begun(
         driver=driver,
         sandbox=sandbox,
         least=least,
+        spent=(await metering.bill(scope, row.operation_id)).cost - state.cost_before,
         inputs=inputs,
         files=small,
     )

@@ -120,7 +120,8 @@ class Running:
             operation_id=begun.operation_id,
             application=wanted.application,
         )
-        return caller, Rules(models=_models(begun), default_model=wanted.model, budget=wanted.budget)
+        left = None if wanted.budget is None else max(0, wanted.budget - begun.spent)
+        return caller, Rules(models=_models(begun), default_model=wanted.model, budget=left)
 
     def _task(self, seconds: float) -> Task:
         begun, wanted = self._begun, self._begun.state.requested
