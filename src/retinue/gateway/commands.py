@@ -115,12 +115,16 @@ async def reserve(services: Services, caller: Caller, step: int, amount: int | N
     """
     refused: BudgetExhausted | None = None
     async with open_scope(services, caller) as scope:
+        # Nobody waits for the disk before a call: a reservation that a crash of the database loses has done its work,
+        # and what the call costs is written by `settle`.
+        await scope.queries.execute("SET LOCAL synchronous_commit TO off")
         try:
             if not await metering.check(scope, caller.agent_id):
                 return False
             await metering.reserve(scope, agent_id=caller.agent_id, run_id=caller.run_id, step=step, amount=amount)
         except BudgetExhausted as fault:
             refused = fault  # inside the scope, which commits: that the budget is used up is a fact to keep
+            await scope.queries.execute("SET LOCAL synchronous_commit TO on")
         else:
             if not caller.lasts:
                 # Nobody else would give it back if this process died now.
