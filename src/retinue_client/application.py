@@ -115,7 +115,7 @@ class Application:
             TimeoutError: it goes on after ``seconds``.
         """
         deadline, n = time.monotonic() + seconds, 0
-        while (found := await self.operation(operation_id))["state"] not in ENDED:
+        while (found := await self.operation(operation_id))["status"] not in ENDED:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the operation {operation_id} is {found['status']} after {seconds} s")
             await asyncio.sleep(_PAUSES[min(n, len(_PAUSES) - 1)])
