@@ -1,7 +1,7 @@
 """The sandbox: where a program that nobody trusts runs, and how well that place is closed."""
 
 from retinue.sandbox.bubblewrap import Bubblewrap
-from retinue.sandbox.choosing import choose
+from retinue.sandbox.choosing import NoSandbox, candidates, choose
 from retinue.sandbox.collecting import Collection, Found, Skipped, Taking, collect
 from retinue.sandbox.jobs import (
     GATEWAY_PORT,
@@ -18,9 +18,11 @@ from retinue.sandbox.jobs import (
     Sandbox,
     SandboxFailed,
     SandboxRefused,
+    Stream,
     Usage,
     Workspace,
 )
+from retinue.sandbox.landlock import Landlock
 from retinue.sandbox.levels import Level
 
 __all__ = [
@@ -34,8 +36,10 @@ __all__ = [
     "Found",
     "Interactive",
     "Job",
+    "Landlock",
     "Level",
     "Limits",
+    "NoSandbox",
     "OnOutput",
     "Probe",
     "Reason",
@@ -43,9 +47,11 @@ __all__ = [
     "SandboxFailed",
     "SandboxRefused",
     "Skipped",
+    "Stream",
     "Taking",
     "Usage",
     "Workspace",
+    "candidates",
     "choose",
     "collect",
 ]

@@ -2,20 +2,91 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from retinue.kernel import Settings
 from retinue.sandbox.bubblewrap import Bubblewrap
-from retinue.sandbox.jobs import Sandbox, SandboxRefused
+from retinue.sandbox.jobs import (
+    Ended,
+    Finding,
+    Interactive,
+    Job,
+    Limits,
+    OnOutput,
+    Probe,
+    Sandbox,
+    SandboxRefused,
+    Workspace,
+)
+from retinue.sandbox.landlock import Landlock
 from retinue.sandbox.levels import Level
 
 
-async def choose(settings: Settings) -> Sandbox:
-    """Return the sandbox that the settings name, after trying it; ``auto`` takes the best there is.
+class NoSandbox(Sandbox):
+    """Level D: it runs nothing, and says why."""
 
-    Raises SandboxRefused if what is there does not reach ``RETINUE_SANDBOX_MINIMUM``; the text says what is missing.
+    name = "none"
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    async def probe(self) -> Probe:
+        """Nothing is here."""
+        return Probe(Level.D, (Finding("sandbox", False, self._reason),))
+
+    async def prepare(self, job_id: str, limits: Limits) -> Workspace:
+        """Refuse."""
+        raise SandboxRefused(self._reason)
+
+    async def run(self, job: Job, on_output: OnOutput) -> Ended:
+        """Refuse."""
+        raise SandboxRefused(self._reason)
+
+    async def interactive(self, job: Job, on_error: OnOutput | None = None) -> Interactive:
+        """Refuse."""
+        raise SandboxRefused(self._reason)
+
+    async def wipe(self, workspace: Workspace) -> None:
+        """Nothing was made."""
+
+    async def reap(self, job_id: str) -> None:
+        """Nothing was run."""
+
+    async def reap_all(self, alive: set[str]) -> list[str]:
+        """Nothing was run."""
+        return []
+
+
+def candidates(settings: Settings) -> Mapping[str, Sandbox]:
+    """Return the sandboxes that the settings allow, the one to be tried first in front."""
+    folder = settings.data / "sandboxes"
+    if settings.sandbox == "none":
+        return {"none": NoSandbox("Sandboxes are switched off (RETINUE_SANDBOX=none).")}
+    if settings.sandbox == "docker":
+        from retinue.sandbox.docker import Docker
+
+        return {"docker": Docker.from_settings(settings)}
+    if settings.sandbox == "kubernetes":
+        from retinue.sandbox.kubernetes import Kubernetes
+
+        return {"kubernetes": Kubernetes.from_settings(settings)}
+    local: dict[str, Sandbox] = {"bubblewrap": Bubblewrap(folder), "landlock": Landlock(folder)}
+    return local if settings.sandbox == "auto" else {settings.sandbox: local[settings.sandbox]}
+
+
+async def choose(settings: Settings) -> Sandbox:
+    """Return the best sandbox that the settings allow and that works on this machine, after trying it.
+
+    Raises SandboxRefused if none reaches ``RETINUE_SANDBOX_MINIMUM``; the text says what is missing.
     """
-    sandbox = Bubblewrap(settings.data / "sandboxes")
-    probe = await sandbox.probe()
     minimum = Level(settings.sandbox_minimum)
-    if not probe.level.reaches(minimum):
-        raise SandboxRefused(f"This machine reaches level {probe.level}, {minimum} is asked for: {probe.missing}")
-    return sandbox
+    complaints: list[str] = []
+    for name, sandbox in candidates(settings).items():
+        probe = await sandbox.probe()
+        if probe.level.reaches(minimum):
+            return sandbox
+        complaints.append(f"{name} reaches level {probe.level} ({probe.missing or 'by its nature'})")
+        await sandbox.close()
+    raise SandboxRefused(
+        f"Level {minimum} is the least that is allowed (RETINUE_SANDBOX_MINIMUM); {'; '.join(complaints)}."
+    )

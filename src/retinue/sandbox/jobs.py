@@ -259,6 +259,10 @@ class Sandbox(ABC):
         A job that another living server on this machine holds is left alone.
         """
 
+    def inside(self, workspace: Workspace) -> tuple[str, str]:
+        """Return the workspace and the home as the program sees them: ``/work`` and ``/home/agent`` but at level C."""
+        return WORK, HOME
+
     async def close(self) -> None:
         """Let go of connections."""
         return None

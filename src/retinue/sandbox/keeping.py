@@ -50,9 +50,9 @@ class Keeper:
             os.close(number)
 
 
-def note_process(workspace: Workspace, pid: int) -> None:
-    """Note the first process inside. Its start time tells it from a later process with the same number."""
-    note = json.dumps({"pid": pid, "started": _started(pid)})
+def note_process(workspace: Workspace, pid: int, by: signal.Signals = signal.SIGKILL) -> None:
+    """Note the first process and the signal that ends it with all others. Its start time tells it from a later one."""
+    note = json.dumps({"pid": pid, "started": _started(pid), "signal": int(by)})
     (workspace.folder / "process").write_text(note, encoding="ascii")
 
 
@@ -68,7 +68,7 @@ def kill_noted(workspace: Workspace) -> bool:
         if _started(pid) != note["started"]:
             return False
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            signal.pidfd_send_signal(handle, signal.Signals(note.get("signal", signal.SIGKILL)))
         select.select([handle], [], [], _PATIENCE)
         return True
     finally:

@@ -18,13 +18,10 @@ def allowance(job: Job) -> int:
     return job.limits.processes + (1 if job.socket is None else _BRIDGE_THREADS)
 
 
-def limit_process(pid: int, job: Job, *, divided: bool = False) -> None:
-    """Set what a process and its descendants may use each. ``divided``: a control group divides memory and processors.
-
-    Raises OSError if the kernel refuses.
-    """
+def bounds(job: Job, *, divided: bool) -> dict[int, int]:
+    """Return what each process may use. ``divided``: a control group divides memory and processors among them."""
     limits = job.limits
-    bounds = {
+    found = {
         # Counted for the user within its user namespace; for user 0 it means nothing, and no job is user 0.
         resource.RLIMIT_NPROC: allowance(job),
         resource.RLIMIT_NOFILE: _OPEN_FILES,
@@ -36,11 +33,21 @@ def limit_process(pid: int, job: Job, *, divided: bool = False) -> None:
     }
     if not divided:
         # Data rather than address space: JavaScript engines reserve far more addresses than they use.
-        bounds[resource.RLIMIT_DATA] = limits.memory
-    for which, bound in bounds.items():
+        found[resource.RLIMIT_DATA] = limits.memory
+    return found
+
+
+def processors(job: Job) -> list[int]:
+    """Return the processors that a job runs on where no control group divides them."""
+    mine = sorted(os.sched_getaffinity(0))
+    return random.sample(mine, min(len(mine), max(1, math.ceil(job.limits.cores))))
+
+
+def limit_process(pid: int, job: Job, *, divided: bool) -> None:
+    """Set the limits on a process; its descendants inherit them. Raises OSError if the kernel refuses."""
+    for which, bound in bounds(job, divided=divided).items():
         _, hardest = resource.prlimit(pid, which)
         allowed = bound if hardest == resource.RLIM_INFINITY else min(bound, hardest)
         resource.prlimit(pid, which, (allowed, allowed))
     if not divided:
-        mine = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(pid, random.sample(mine, min(len(mine), max(1, math.ceil(limits.cores)))))
+        os.sched_setaffinity(pid, processors(job))

@@ -68,7 +68,7 @@ async def start(
             options = ["--json-status-fd", str(tell), "--block-fd", str(held), "--seccomp", str(filter_), *walls]
             # In a file, because every user of the machine can read a command line, and the environment is in these.
             listed = _kept(closing, memory_file("options", "".join(f"{one}\0" for one in options).encode()))
-            stdin = None if talking else _kept(closing, _input(job))
+            stdin = None if talking else _kept(closing, job_input(job))
             argv = [program, "--args", str(listed), "--", *command]
             try:
                 child = await spawn(argv, env={}, stdin=stdin, pass_fds=[listed, tell, held, filter_])
@@ -141,7 +141,8 @@ async def _complaint(child: Child) -> str:
     return ""
 
 
-def _input(job: Job) -> int:
+def job_input(job: Job) -> int:
+    """Return a descriptor of what the program reads on standard input."""
     if job.stdin is None:
         return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     return memory_file("stdin", job.stdin)

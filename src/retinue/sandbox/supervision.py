@@ -17,6 +17,9 @@ from retinue.sandbox.jobs import Ended, Limits, OnOutput, Reason, SandboxFailed,
 from retinue.sandbox.levels import Level
 
 _CHUNK = 65536
+_GRACE = 2.0
+"""Seconds after which the process that waits for the first one inside is killed, too; it should have ended by now."""
+
 _LAST_WORDS = 5.0
 """Seconds that a consumer has, once everything is dead, to take what was still in the pipes."""
 
@@ -45,16 +48,17 @@ class Inside:
 
     pid: int
     pidfd: int
+    by: signal.Signals = signal.SIGKILL
 
     @classmethod
-    def of(cls, pid: int) -> Inside:
-        """Hold on to a process. ``ProcessLookupError`` if it has gone."""
-        return cls(pid, os.pidfd_open(pid))
+    def of(cls, pid: int, by: signal.Signals = signal.SIGKILL) -> Inside:
+        """Hold on to a process. ``by``: the signal that ends it and all others. ``ProcessLookupError``: it has gone."""
+        return cls(pid, os.pidfd_open(pid), by)
 
     def kill(self) -> None:
-        """Kill it, and with it everything in its namespace."""
+        """Kill it, and with it everything that came of it."""
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            signal.pidfd_send_signal(self.pidfd, self.by)
 
     def close(self) -> None:
         """Let go of the handle."""
@@ -169,7 +173,7 @@ class Supervision:
         while not self.child.exit.done():
             # Again and again: the process that waits may not yet have known of the first process inside.
             self.kill()
-            await asyncio.wait([self.child.exit], timeout=0.5)
+            await asyncio.wait([self.child.exit], timeout=_GRACE)
             if not self.child.exit.done():
                 self.child.kill()
         self.child.close()
