@@ -28,7 +28,7 @@ from retinue.web.limits import limit_login
 from retinue.web.paging import Page, Paging, WantedPage, cursor, read_cursor
 from retinue.web.problems import Problem, invalid, problems, refused
 from retinue.web.routing import Router
-from retinue.web.scope import Passage, exchange_here, passing, public, scoped, services_of, still_admitted
+from retinue.web.scope import Passage, exchange_here, passing, public, scoped, services_of
 from retinue.web.server import Server
 from retinue.web.spreadsheet import CSV, csv_of, csv_response, defused
 from retinue.web.sse import EventStream, Wanted, stream_of_one
@@ -81,7 +81,6 @@ __all__ = [
     "scoped",
     "services_of",
     "set_etag",
-    "still_admitted",
     "stream_body",
     "stream_of_one",
 ]

@@ -158,17 +158,6 @@ async def admitted(connection: HTTPConnection, resource: str, action: str) -> tu
     return tenant_id, entry
 
 
-async def still_admitted(connection: HTTPConnection, tenant_id: UUID, resource: str, action: str) -> bool:
-    """Return whether the caller, let in before, may still do this; a route's own stream asks every few seconds.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
-    gate: Gate = connection.app.state.gate
-    entry = (await gate.standing([(exchange_of(connection.scope).caller(), tenant_id)]))[0]
-    return entry is not None and gate.permits(entry.role, entry.scopes, resource, action) == "allow"
-
-
 def public() -> Any:
     """Return the dependency that says: anybody may call this route, signed in or not."""
 
