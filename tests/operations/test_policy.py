@@ -8,6 +8,8 @@ from uuid import uuid4
 
 from tests.operations.support import done, gone, operate, processes, shell, types, until
 from tests.support.running import Person, RunningServer
+from tests.support.waiting import holds
+from tests.support.waiting import until as until_holds
 
 
 async def govern(person: Person, **fields: Any) -> dict[str, Any]:
@@ -35,7 +37,8 @@ async def test_the_limits_of_the_mission_hold_by_default(person: Person) -> None
 async def test_a_request_may_ask_for_less_and_not_for_more_than_the_policy_says(person: Person) -> None:
     await govern(person, limits={"seconds": 5, "artifacts": 1}, most={"seconds": 10})
     found = await done(person, "echo a > a; echo b > b")
-    assert found["limits"]["seconds"] == 5 and len(found["artifacts"]) == 1
+    assert found["limits"]["seconds"] == 5
+    assert len(found["artifacts"]) == 1
     answer = await operate(person, "true", 422, limits={"seconds": 11})
     assert "10" in answer["detail"]
     await operate(person, "true", limits={"seconds": 10})
@@ -66,10 +69,14 @@ async def test_no_more_operations_go_on_at_once_than_the_policy_says_and_a_chang
     await govern(person, at_once=2)
     mark = f"3600.{uuid4().int % 10**9}"
     made = [await operate(person, f"sleep {mark}") for _ in range(5)]
-    await _until(lambda: len(processes(mark)) >= 2)
+    await holds(lambda: len(processes(mark)) >= 2)
     assert await running_now(person) == 2
     await govern(person, at_once=4)
-    await _until_async(lambda: running_now(person), 4)
+
+    async def four_run() -> bool:
+        return await running_now(person) == 4
+
+    await until_holds(four_run)
     await govern(person, at_once=1)
     for one in made[:3]:
         await person.call("POST", f"/v1/operations/{one['operation_id']}/cancel", 202)
@@ -83,23 +90,12 @@ async def test_no_more_operations_go_on_at_once_than_the_policy_says_and_a_chang
     await gone(lambda: processes(mark))
 
 
-async def _until(look: Any, seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not look():
-            await asyncio.sleep(0.02)
-
-
-async def _until_async(look: Any, wanted: int, seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while await look() != wanted:
-            await asyncio.sleep(0.02)
-
-
 async def test_a_full_queue_is_429_and_counts_nothing(person: Person) -> None:
     await govern(person, at_once=1, queue=1)
     running, waiting = await operate(person, "sleep 30"), await operate(person, "true")
     answer = await person.client.post("/v1/operations", json=shell("true"))
-    assert answer.status_code == 429 and int(answer.headers["Retry-After"]) > 0
+    assert answer.status_code == 429
+    assert int(answer.headers["Retry-After"]) > 0
     assert len((await person.call("GET", "/v1/operations"))["items"]) == 2
     await person.call("POST", f"/v1/operations/{running['operation_id']}/cancel", 202)
     assert (await until(person, waiting))["status"] == "completed"  # who waits is not lost
@@ -123,23 +119,25 @@ async def test_the_emergency_stop_ends_what_runs_and_keeps_what_waits(person: Pe
     await person.call("PUT", f"/v1/tenants/{there}/operations/policy", 200, json={"at_once": 1})
     running = await person.call("POST", "/v1/operations", 202, json=shell(f"sleep {mark}"), headers=tenant)
     waiting = await person.call("POST", "/v1/operations", 202, json=shell("true"), headers=tenant)
-    await _until(lambda: processes(mark))
+    await holds(lambda: bool(processes(mark)))
 
     async def status_of(one: dict[str, Any]) -> str:
         found = await person.call("GET", f"/v1/operations/{one['operation_id']}", headers=tenant)
         return str(found["status"])
 
+    async def is_cancelled() -> bool:
+        return await status_of(running) == "cancelled"
+
+    async def is_completed() -> bool:
+        return await status_of(waiting) == "completed"
+
     await person.call("POST", f"/v1/tenants/{there}/stop", json={"reason": "something is wrong"})
     await gone(lambda: processes(mark), seconds=3)
-    async with asyncio.timeout(5):
-        while await status_of(running) != "cancelled":
-            await asyncio.sleep(0.02)
+    await until_holds(is_cancelled, seconds=5)
     assert await status_of(waiting) == "queued"
     await person.call("POST", "/v1/operations", 409, json=shell("true"), headers=tenant)
     await person.call("POST", f"/v1/tenants/{there}/resume")
-    async with asyncio.timeout(10):
-        while await status_of(waiting) != "completed":
-            await asyncio.sleep(0.02)
+    await until_holds(is_completed, seconds=10)
 
 
 async def test_a_sandbox_that_is_not_closed_enough_starts_nothing(server: RunningServer) -> None:
@@ -152,7 +150,8 @@ async def test_a_sandbox_that_is_not_closed_enough_starts_nothing(server: Runnin
     await govern(person, min_level="A")
     found = await done(person, "echo ran > ran")
     assert (found["status"], found["kind"]) == ("failed", "sandbox_refused")
-    assert found["artifacts"] == [] and "started" not in await types(person, found)
+    assert found["artifacts"] == []
+    assert "started" not in await types(person, found)
 
 
 async def test_only_an_admin_changes_the_policy_and_sees_everybody(person: Person, server: RunningServer) -> None:
@@ -178,7 +177,8 @@ async def test_the_agent_that_carries_operations_out_is_in_nobodys_way(person: P
     assert made["name"] == "operations"
     again = await done(person, "true")
     run = await person.run(again["run_id"])
-    assert run["agent_id"] != made["agent_id"] and run["parent"]["kind"] == "operation"
+    assert run["agent_id"] != made["agent_id"]
+    assert run["parent"]["kind"] == "operation"
     await person.call("GET", f"/v1/my/agents/{run['agent_id']}", 404)
     await person.call("DELETE", f"/v1/my/agents/{run['agent_id']}", 404)
 
@@ -195,10 +195,12 @@ async def test_nobody_elses_agent_can_carry_an_operation_out(person: Person) -> 
         202,
         json={"title": "steal", "tasks": [{"id": "a", "kind": "tool", "agent": "thief", "call": call}]},
     )
-    async with asyncio.timeout(10):
-        while (found := await person.call("GET", f"/v1/my/plans/{plan['plan_id']}"))["status"] == "running":
-            await asyncio.sleep(0.05)
-    assert found["status"] == "failed", found
+
+    async def has_failed() -> bool:
+        return bool((await person.call("GET", f"/v1/my/plans/{plan['plan_id']}"))["status"] == "failed")
+
+    await until_holds(has_failed)
+    found = await person.call("GET", f"/v1/my/plans/{plan['plan_id']}")
     assert "another run" in str(found)
     ended = await until(person, operation)
     assert (ended["status"], ended["attempt"]) == ("completed", 1)
