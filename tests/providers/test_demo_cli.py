@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from retinue.providers import Message, Providers, Text, ToolCall, ToolResult, ToolSpec
 from tests.providers.stub import ask_for
@@ -18,15 +19,15 @@ ASIDES = [
 ]
 
 
-async def test_it_reads_and_writes_with_the_tools_of_the_agent(providers: Providers) -> None:
+@pytest.mark.parametrize("apart", [True, False], ids=["asides apart", "one text"])
+async def test_it_reads_and_writes_with_the_tools_of_the_agent(providers: Providers, apart: bool) -> None:
     files = {
         f"{FOLDER}/notes/ferry.md": "# Ferry\nThe ferry leaves at nine.",
         f"{FOLDER}/zoo.txt": "Animals live here.",
     }
     request = ask_for("unused", "demo:assistant", tools=TOOLS)
-    request.messages[:] = [
-        Message("user", [*map(Text, ASIDES), Text("When does the ferry leave? Write a summary to out.md")])
-    ]
+    texts = [*ASIDES, "When does the ferry leave? Write a summary to out.md"]
+    request.messages[:] = [Message("user", [Text(one) for one in (texts if apart else ["".join(texts)])])]
     called: list[str] = []
     for _ in range(6):
         answer = await providers.ask(request)

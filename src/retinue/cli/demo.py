@@ -1,6 +1,7 @@
 """`retinue demo`: the main job on real files, from the first start to the bill; with --crash, while workers die.
 
-With --team nobody is named: a plan is made, approved, and carried out by a team.
+With --team nobody is named: a plan is made, approved, and carried out by a team. With --operation an application that
+a user granted something has an agent work in a sandbox.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from retinue.cli.failures import Failure
+from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.screen import Json, Screen, duration, money
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ def demo(
     team: Annotated[
         bool, typer.Option("--team", help="Ask a team instead of one agent: it plans, you approve.")
     ] = False,
+    operation: Annotated[
+        bool, typer.Option("--operation", help="Let an application have a CLI agent work in a sandbox, under a grant.")
+    ] = False,
+    driver: Annotated[
+        Literal["qwen", "command"], typer.Option("--driver", help="With --operation: which agent.")
+    ] = "qwen",
     crash: Annotated[bool, typer.Option("--crash", help="Kill -9 the worker at several moments on the way.")] = False,
     question: Annotated[str, typer.Option("--question", "-q", help="What to ask about them.")] = _QUESTION,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Approve everything without asking you.")] = False,
@@ -45,20 +52,28 @@ def demo(
     """Show a whole journey on real files: server, user, agent, question, approval, answer, record, cost.
 
     With --team nobody is named: the orchestrator plans, you approve the plan, and agents carry it out side by side.
+    With --operation an application signs its requests with a key of its own, the Qwen CLI works on your files in a
+    sandbox, and the result comes back sealed to that key. The CLI is installed from npm the first time; where that
+    does not work, a plain program takes its place.
     It runs on a data folder of its own and leaves nothing behind. A model's key in the environment is used.
     """
     from retinue.cli.demo_files import chosen
     from retinue.cli.demo_stage import stage
 
+    if operation and (team or crash):
+        raise Failure("--operation plays alone: leave --team and --crash out.", ExitCode.USAGE)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: in good order
     began = time.monotonic()
     screen = Screen(as_json, is_terminal=True, notes_on_stdout=True)
     source, files = chosen(folder)
     play, moments = (_play_team, "four") if team else (_play, "three")
-    title = "Retinue demo" + (" with a team" if team else "")
+    title = "Retinue demo" + (" with a team" if team else " of an operation" if operation else "")
     screen.note(title + (f": the worker is killed at {moments} moments" if crash else ""), style="bold")
     with stage(data, keep=keep) as on:
-        show = play(on, screen, _decider(screen, yes or as_json), source, files, question, crash)
+        if operation:
+            show = _play_operation(on, screen, source, files, driver)
+        else:
+            show = play(on, screen, _decider(screen, yes or as_json), source, files, question, crash)
     result, problems = show(lambda: time.monotonic() - began)
     if keep or data is not None:
         screen.note(f"Look around with: retinue serve --data {on.data}", style="dim")
@@ -107,6 +122,16 @@ def _play_team(
     story.prepare(files, source, model=model)
     told = story.ask(question, crasher.watch if crasher else lambda _: None)
     return lambda clock: show_record(screen, told, crasher, clock)
+
+
+def _play_operation(on: Stage, screen: Screen, source: str, files: list[DemoFile], driver: str) -> Ending:
+    from retinue.cli.demo_operation import OperationStory, install_qwen, show_operation
+
+    if driver == "qwen" and not install_qwen(on.drivers, screen):
+        driver = "command"
+    url, model = _start(on, screen, None)
+    told = OperationStory(on, url, screen).tell(files, source, driver=driver, model=model)
+    return lambda clock: show_operation(screen, told, clock())
 
 
 def _start(on: Stage, screen: Screen, crasher: Crasher | TeamCrasher | None) -> tuple[str, str | None]:

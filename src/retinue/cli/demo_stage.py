@@ -19,6 +19,7 @@ from typing import IO
 
 from retinue.cli.failures import Failure
 from retinue.cli.screen import Json
+from retinue.kernel import Settings
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 15.0
@@ -42,11 +43,17 @@ class Process:
 
 
 class Stage:
-    """Processes of one demo. Nothing of it is left when its block ends, but the folder if it is to be kept."""
+    """Processes of one demo. Nothing of it is left when its block ends, but the folder if it is to be kept.
+
+    Attributes:
+        data: the demo's data folder.
+        drivers: where command-line agents are installed: for this user and not for this demo, since one takes minutes.
+    """
 
     def __init__(self, data: Path) -> None:
         self.data = data
         self.log = data / "demo.log"
+        self.drivers = _drivers()
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, *arguments: str) -> Process:
@@ -67,7 +74,7 @@ class Stage:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=self.data,  # no .env and no retinue.toml of somebody else
-                env=_environment(),
+                env=_environment(self.drivers),
                 start_new_session=True,  # Ctrl-C is for the demo, which then stops them in good order
             )
         self._processes.append(process)
@@ -133,7 +140,12 @@ def stage(folder: Path | None, *, keep: bool) -> Iterator[Stage]:
             shutil.rmtree(built.data, ignore_errors=True)
 
 
-def _environment() -> dict[str, str]:
+def _drivers() -> Path:
+    settings = Settings()
+    return settings.drivers or settings.data / "drivers"
+
+
+def _environment(drivers: Path) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -142,7 +154,7 @@ def _environment() -> dict[str, str]:
     }
     # One user asks a lot in a short time here. And a machine that is busy with other things is no reason to take a
     # worker for dead: on one machine it is seen at once that a process is gone.
-    ours = {"RATE_LIMIT": "off", "LOGIN_RATE_LIMIT": "off", "DEAD_AFTER_SECONDS": "15"}
+    ours = {"RATE_LIMIT": "off", "LOGIN_RATE_LIMIT": "off", "DEAD_AFTER_SECONDS": "15", "DRIVERS": str(drivers)}
     return {**kept, **{f"RETINUE_{name}": value for name, value in ours.items()}, "PYTHONUNBUFFERED": "1"}
 
 

@@ -17,7 +17,7 @@ from retinue.providers.messages import AnswerPart, Message, ModelRequest, Text, 
 
 _OURS = {"glob": "files_list", "read_file": "files_read", "write_file": "files_write"}
 _THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
-_ASIDE = "<system-reminder>"
+_ASIDE = re.compile(r"<system-reminder>.*?</system-reminder>\s*", re.DOTALL)
 _FOLDER = re.compile(r"currently working in the director(?:y|ies): *(\S+)")
 
 
@@ -55,15 +55,13 @@ def _folder(request: ModelRequest) -> str:
 
 
 def _message(message: Message, folder: str, names: Mapping[str, str]) -> Message:
-    parts = [_part(part, folder, names) for part in message.parts if not _is_aside(part)]
-    return msgspec.structs.replace(message, parts=parts)
-
-
-def _is_aside(part: Any) -> bool:
-    return isinstance(part, Text) and part.text.lstrip().startswith(_ASIDE)
+    parts = [_part(part, folder, names) for part in message.parts]
+    return msgspec.structs.replace(message, parts=[part for part in parts if part != Text("")])
 
 
 def _part(part: Any, folder: str, names: Mapping[str, str]) -> Any:
+    if isinstance(part, Text):
+        return Text(_ASIDE.sub("", part.text).strip())
     if isinstance(part, ToolCall) and part.name in _OURS:
         return ToolCall(part.id, _OURS[part.name], _our_arguments(part, folder))
     if isinstance(part, ToolResult) and names.get(part.id) == "glob":

@@ -165,5 +165,7 @@ def interpreter_files() -> list[str]:
     """Return what the interpreter needs to run a program of the standard library alone."""
     library = sysconfig.get_config_var("LIBDIR") or ""
     shared = [str(path) for path in Path(library).glob("libpython*.so*")] if library else []
-    folders = {os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
+    # Not those of the virtual environment, which hold the server's packages.
+    base = {"base": sys.base_prefix, "platbase": sys.base_exec_prefix}
+    folders = {os.path.realpath(sysconfig.get_path(name, vars=base)) for name in ("stdlib", "platstdlib")}
     return [interpreter(), *sorted(folders), *shared]
