@@ -15,7 +15,6 @@ import pytest
 
 from retinue.gateway import Rules, listening, relay, requests
 from retinue.kernel import BadInput, Settings
-from retinue.providers import OpenAIWire
 from tests.gateway.gateway_setting import KEY, Setting
 from tests.support.model_server import Step
 
@@ -247,25 +246,54 @@ async def test_no_trick_with_a_name_gets_another_model(setting: Setting, name: A
     assert (setting.server.requests, line.usage.calls) == ([], 0)
 
 
-async def test_a_name_given_twice_is_one_name_here_and_there(setting: Setting) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"model": "{_ALLOWED}", "model": "gpt-5", "messages": []}}',
+        f'{{"model": "gpt-5", "model": "{_ALLOWED}", "messages": []}}',
+        f'{{"model": "{_ALLOWED}", "messages": [], "m\\u006fdel": "gpt-5"}}',
+        f'{{"model": "{_ALLOWED}", "messages": [], "models": null, "models": ["gpt-5"]}}',
+    ],
+    ids=range(4),
+)
+async def test_a_name_given_twice_is_refused(setting: Setting, body: str) -> None:
     """Bug: the first is checked here, and the last one counts at the provider."""
-    allowed, other = f'"model": "{_ALLOWED}"', '"model": "gpt-5"'
     async with setting.line(_RULES):
-        assert (await _post(setting, f'{{{allowed}, {other}, "messages": []}}'.encode())).status_code == 403
-        assert (await _post(setting, f'{{{other}, {allowed}, "messages": []}}'.encode())).status_code == 200
-    assert [one.model for one in setting.server.requests] == [_ALLOWED]
+        assert (await _post(setting, body.encode())).status_code == 400
+    assert setting.server.requests == []
 
 
-async def test_what_is_passed_on_is_what_was_checked(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The planted bug of the test above: the caller's bytes go on, and another reader may take the other name."""
-    monkeypatch.setattr(relay, "parse", lambda raw: requests.parse(raw) | {"_raw": raw.decode()})
-    monkeypatch.setattr(relay, "written", lambda document: document["_raw"].encode())
-    monkeypatch.setattr(OpenAIWire, "body", lambda _self, _call, body, _model, streams: body)
+async def test_of_a_name_given_twice_further_down_one_goes_on(setting: Setting) -> None:
+    message = '{"role": "user", "content": "one", "content": "two"}'
+    async with setting.line(_RULES):
+        body = f'{{"model": "{_ALLOWED}", "messages": [{message}]}}'
+        assert (await _post(setting, body.encode())).status_code == 200
+    assert setting.server.requests[0].headers["content-length"] == str(
+        len(f'{{"model":"{_ALLOWED}","messages":[{{"role":"user","content":"two"}}]}}')
+    )
+
+
+async def test_the_callers_own_bytes_would_be_seen(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted bug of the tests above: what was checked is one thing, and what goes on another."""
+    kept: list[bytes] = []
+
+    def keeping(raw: bytes) -> dict[str, Any]:
+        kept.append(raw)
+        return requests.parse(raw)
+
+    monkeypatch.setattr(relay, "parse", keeping)
+    monkeypatch.setattr(relay, "written", lambda _document: kept[-1])
+    monkeypatch.setattr(requests, "_adds_up", lambda _raw: True)
     twice = f'{{"model": "gpt-5", "model": "{_ALLOWED}", "messages": []}}'.encode()
     async with setting.line(_RULES):
-        await _post(setting, twice)
-    sent = setting.server.requests[0]
-    assert sent.headers["content-length"] == str(len(twice))  # both names went on
+        assert (await _post(setting, twice)).status_code == 200
+    assert setting.server.requests[0].headers["content-length"] == str(len(twice))  # both names went on
+
+
+def test_what_is_read_fast_is_read_the_same() -> None:
+    full = r'{"a": "\u00e9\/", "b\n": [1.50, 1e3, {"c": {}}], "\u0064": null}'
+    for text in (full, "{}", '{"a": ""}'):
+        assert requests.parse(text.encode()) == json.loads(text)
 
 
 @pytest.mark.parametrize(
@@ -356,8 +384,22 @@ async def test_a_picture_in_the_body_itself_passes(setting: Setting) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"[]", b"null", b'"x"', b"{", b"{} x", b"\xff\xfe", b"[" * 200_000, b'{"a":' * 100_000, b'{"stream": "yes"}'],
-    ids=range(10),
+    [
+        b"",
+        b"[]",
+        b"null",
+        b'"x"',
+        b"{",
+        b"{} x",
+        b"\xff\xfe",
+        b"[" * 200_000,
+        b'{"a":' * 100_000,
+        b'{"stream": "yes"}',
+        b'{"a": NaN}',
+        b'{"a": 1e999}',
+        '{"a": 1}'.encode("utf-16"),
+    ],
+    ids=range(13),
 )
 async def test_what_is_no_json_object_is_refused(setting: Setting, body: bytes) -> None:
     async with setting.line(_RULES):

@@ -36,7 +36,8 @@ ANYTHING = frozenset({"output_schema", "edited_arguments", "output", "value"})
 
 @pytest.fixture(scope="module")
 async def server(postgres: Cluster) -> AsyncIterator[RunningServer]:
-    async with running_server(postgres, RETINUE_BODY_LIMIT=str(BODY_LIMIT), RETINUE_UPLOAD_LIMIT="200000") as found:
+    limits = {"RETINUE_BODY_LIMIT": str(BODY_LIMIT), "RETINUE_GATEWAY_BODY_LIMIT": str(BODY_LIMIT)}
+    async with running_server(postgres, worker=True, RETINUE_UPLOAD_LIMIT="200000", **limits) as found:
         yield found
 
 
@@ -83,6 +84,9 @@ def wrong(response: httpx.Response, where: str, *, field: str | None = None) -> 
     said = f"{where}: {response.status_code} {response.text[:300]}"
     if not 400 <= response.status_code < 500:
         return [said]
+    if response.request.url.path.startswith("/v1/models/") and response.headers["content-type"] == "application/json":
+        # These speak as the providers do, whose clients know no problem documents.
+        return [] if response.json()["error"]["message"] else [f"no words: {said}"]
     if response.headers.get("content-type") != "application/problem+json":
         return [f"no problem document: {said}"]
     problem = response.json()
@@ -157,7 +161,7 @@ def spoilt_bodies(body: Any, schema: dict[str, Any], document: dict[str, Any]) -
     """Return bodies with one thing wrong: (the field, what is wrong, the body)."""
     for name in schema.get("required", []):
         yield name, "missing", {one: value for one, value in (body or {}).items() if one != name}
-    for name, raw in schema["properties"].items():
+    for name, raw in schema.get("properties", {}).items():  # a provider describes its own format itself
         inner = resolved(raw, document)
         for what, value in spoilt(inner, name):
             yield name, what, {**(body or {}), name: value}

@@ -96,7 +96,7 @@ class Relay:
         wire, rules = door.wire, self.allowance.rules
         provider, model = self._named(door, body, credentials)
         if not is_plain(model):
-            raise Refused(400, "This is no name of a model.", "invalid_model")
+            raise Refused(404, "There is no such model: this is no name of one.", "invalid_model")
         if not rules.allows(f"{provider}:{model}"):
             self.allowance.use.note_forbidden(f"{provider}:{model}")
             text = f"The model {provider}:{model} is not allowed here. Allowed: {allowed_text(rules.models)}."

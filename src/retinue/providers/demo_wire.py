@@ -12,7 +12,7 @@ import httpx2
 import msgspec
 
 from retinue.providers.backend import Reply
-from retinue.providers.demo import Demo
+from retinue.providers.demo import Demo, decide
 from retinue.providers.messages import Message, ModelRequest, Part, Text, ToolCall, ToolResult, ToolSpec
 from retinue.providers.wires import Json, objects
 
@@ -27,10 +27,17 @@ class DemoTransport(httpx2.AsyncBaseTransport):
             return httpx2.Response(404, json=error)
         body: Json = msgspec.json.decode(await request.aread())
         model = str(body.get("model"))
+        try:
+            asked = request_of(body)
+            decide(asked)
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
+            # Providers check a body field by field. The script takes what it needs, and this stands for the rest.
+            error = {"error": {"message": "The body cannot be used.", "type": "invalid_request_error", "code": "demo"}}
+            return httpx2.Response(400, json=error)
         if body.get("stream"):
             headers = {"content-type": "text/event-stream"}
-            return httpx2.Response(200, headers=headers, stream=_Spoken(model, request_of(body)))
-        reply = await Demo().ask(model, request_of(body), _ignore, _nothing)
+            return httpx2.Response(200, headers=headers, stream=_Spoken(model, asked))
+        reply = await Demo().ask(model, asked, _ignore, _nothing)
         head = {**_head(model), "object": "chat.completion"}
         choice = {"index": 0, "message": _message(reply), "finish_reason": _finish(reply)}
         return httpx2.Response(200, json={**head, "choices": [choice], "usage": _usage(reply)})
