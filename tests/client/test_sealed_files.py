@@ -207,11 +207,8 @@ async def test_what_tink_wrote_opens(tmp_path: Path) -> None:
     content, ids = os.urandom(200_000), (uuid4(), uuid4())
     context = b"retinue artifact v1\0" + ids[0].bytes + ids[1].bytes
     key = new_data_key()
-    given = {
-        "label": "l",
-        "public_key": KEY.seal_to,
-        "sealed": text(tink_oracle.hpke_seal(raw(KEY.seal_to), key, context)),
-    }
+    to_us = text(tink_oracle.hpke_seal(raw(KEY.seal_to), key, context))
+    recipients = [{"label": "l", "public_key": KEY.seal_to, "sealed": to_us}]
     ours = await sealed(content, tenant_id=str(ids[0]), artifact_id=str(ids[1]), recipients=recipients)
     start = ours.index(b"}]}") + 3
     assert opened(ours[:start] + tink_oracle.seal_file(key, content, context, SEGMENT), tmp_path) == content
