@@ -13,7 +13,6 @@ from retinue.kernel import Settings
 from retinue.operations.driver import (
     Attempt,
     Driver,
-    Ended,
     Finish,
     Interactive,
     Launch,
@@ -22,12 +21,9 @@ from retinue.operations.driver import (
     Task,
     Verdict,
 )
-from retinue.sandbox import Level, Usage
+from retinue.sandbox import Ended, Level, Usage
 
 MODELS = {"qwen": "openai:gpt-scripted", "gemini": "google:gemini-2.5-pro"}
-
-# What each agent calls the tool that writes a file, and where it wants the path.
-WRITE = {"qwen": "write_file", "gemini": "write_file"}
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,11 @@ KEY = "none-is-needed"
 
 _TURNS_EXIT = 53
 
+# Node does not wait for a pipe's reader when a program ends by process.exit, as these do. What they said last, which is
+# how it went, would be lost whenever we are slower than they are.
+_PRELOAD = ".retinue/writes-wait.cjs"
+_WRITES_WAIT = b"for (const one of [process.stdout, process.stderr]) one._handle?.setBlocking?.(true);\n"
+
 
 def as_file(document: Mapping[str, Any]) -> bytes:
     """Return a settings file."""
@@ -96,12 +101,13 @@ class CommandLineAgent(ABC):
         if complaint:
             raise DriverMissing(complaint)
         node, program = place(task.settings, NODE), place(task.settings, self.part)
+        preload = f"--require={task.home}/{_PRELOAD}"
         # Every sandbox can show a folder at its own path, also one that cannot move it.
         return Launch(
-            argv=[str(node / NODE.entry), str(program / self.part.entry), *arguments],
+            argv=[str(node / NODE.entry), preload, str(program / self.part.entry), *arguments],
             env={"NO_COLOR": "1", "TERM": "dumb", "CI": "1", **self.environment(task)},
             read_only={node / "bin": str(node / "bin"), program: str(program)},
-            files=self.files(task),
+            files={_PRELOAD: _WRITES_WAIT, **self.files(task)},
             stdin=stdin,
         )
 
@@ -126,6 +132,10 @@ class CommandLineAgent(ABC):
     def files(self, task: Task) -> Mapping[str, bytes]:
         """Return its settings, by path below the home."""
 
+    def words(self, task: Task) -> str:
+        """Return what it reads from standard input when it is headless."""
+        return briefing(task)
+
     @abstractmethod
     def headless(self, task: Task) -> Sequence[str]:
         """Return the arguments with which it reads its task from standard input and writes lines of JSON."""
@@ -141,7 +151,8 @@ class CommandLineAgent(ABC):
 
 def briefing(task: Task) -> str:
     """Return the task in words for the agent. It never begins with a sign that agents take for a command."""
-    return BRIEFING.format(workspace=task.workspace, goal=task.goal.replace("\x00", ""))
+    goal = task.goal.replace("\x00", "").encode(errors="replace").decode()
+    return BRIEFING.format(workspace=task.workspace, goal=goal)
 
 
 class HeadlessAttempt:
@@ -156,7 +167,7 @@ class HeadlessAttempt:
     def prepare(self) -> Launch:
         """Return the agent with its task on standard input."""
         arguments = self._agent.headless(self._task)
-        return self._agent.launch(self._task, arguments, briefing(self._task).encode(errors="replace"))
+        return self._agent.launch(self._task, arguments, self._agent.words(self._task).encode())
 
     def read(self, stream: Stream, chunk: bytes) -> Sequence[Progress]:
         """Show what it says and which tools it uses. Its standard error is for its makers."""

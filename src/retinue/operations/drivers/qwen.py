@@ -6,11 +6,12 @@ sends its calls elsewhere, starts hooks, or switches on what is switched off her
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retinue.operations.driver import Progress, Task
-from retinue.operations.drivers.agent import KEY, TURNS, CommandLineAgent, as_file
+from retinue.operations.drivers.agent import KEY, TURNS, CommandLineAgent, as_file, briefing
 from retinue.operations.drivers.listening import inner
 from retinue.operations.drivers.transcript import Transcript
 from retinue.operations.installing import QWEN
@@ -35,6 +36,18 @@ _WITHOUT = (
     "update_goal",
     "ask_user_question",
 )
+
+
+_ELSEWHERE = "Do the task with which your instructions end."
+
+_INNER_AT = re.compile(r"[^\s\\]@")
+
+# What the system takes as one argument.
+_LONGEST_ARGUMENT = 120_000
+
+
+def _beside(task: Task) -> bool:
+    return bool(_INNER_AT.search(task.goal)) and len(briefing(task).encode()) < _LONGEST_ARGUMENT
 
 
 class QwenDriver(CommandLineAgent):
@@ -66,10 +79,16 @@ class QwenDriver(CommandLineAgent):
         """Return its system settings."""
         return {_SETTINGS: as_file(_settings(self.model(task), task.parameters.get("turns", TURNS)))}
 
+    def words(self, task: Task) -> str:
+        """Return the task, or where it is: in ``a@b.example`` it would take the end for a file, and add a space."""
+        return _ELSEWHERE if _beside(task) else briefing(task)
+
     def headless(self, task: Task) -> Sequence[str]:
         """Every tool may be used: the sandbox is what holds it."""
-        model = ("--auth-type=openai", f"--model={self.model(task)}")
-        return ["--approval-mode=yolo", "--output-format=stream-json", "--chat-recording=false", *model]
+        arguments = ["--approval-mode=yolo", "--output-format=stream-json", "--chat-recording=false"]
+        if _beside(task):
+            arguments.append(f"--append-system-prompt={briefing(task)}")
+        return [*arguments, "--auth-type=openai", f"--model={self.model(task)}"]
 
     def talking(self, task: Task) -> Sequence[str]:
         """It asks before it uses a tool that changes something."""
