@@ -2,6 +2,7 @@
 
 from bench.groups import (
     approvals,
+    artifacts,
     board,
     crash,
     crowd,
@@ -35,6 +36,7 @@ GROUPS: tuple[Group, ...] = (
     plans.GROUP,
     board.GROUP,
     gateway.GROUP,
+    artifacts.GROUP,
 )
 
 __all__ = ["GROUPS"]
