@@ -8,12 +8,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
+from prometheus_client import REGISTRY
+from prometheus_client.openmetrics.exposition import generate_latest
+
 from retinue import metering
 from retinue.database import Database
 from retinue.kernel import Clock, Scope, Services, Settings
 from retinue.metering import commands, pricing, quotas, views
 from retinue.metering.events import Period
 from retinue.metering.rules import BEGINNING, Budget
+from tests.support.numbers import number
 from tests.support.running import RETINUE, RunningServer
 from tests.support.scopes import ledger_services, scope_of
 
@@ -25,6 +29,15 @@ def metering_services(database: Database) -> Services:
     services = ledger_services(database, [views.PROJECTION, pricing.PROJECTION, quotas.PROJECTION])
     services.add(Settings, Settings())
     return services
+
+
+def total(name: str, **labels: str) -> float:
+    """Return a number of /metrics of this process."""
+    text: bytes = generate_latest(REGISTRY)  # type: ignore[no-untyped-call]  # the library leaves it unannotated
+    try:
+        return number(text.decode(), name, **labels)
+    except LookupError:
+        return 0.0
 
 
 def operator(server: RunningServer, *arguments: str) -> tuple[int, str, str]:

@@ -22,7 +22,7 @@ from retinue.kernel import ManualClock, Scope, Services, new_id
 from retinue.metering import Bill, Charge, pricing, reports
 from retinue.metering.pricing import GIB, OwnRates, Rates
 from retinue.metering.reports import GROUPINGS, Span, Spent
-from tests.metering.support import metering_services
+from tests.metering.support import metering_services, total
 from tests.support.scopes import scope_of
 
 START = datetime(2026, 1, 30, 12, tzinfo=UTC)
@@ -325,3 +325,13 @@ async def test_the_property_sees_a_report_that_counts_model_calls_twice(
 
     monkeypatch.setattr(reports, "_lines", twice)
     assert (await payer.in_all(span)).cost == 2000
+
+
+async def test_charges_are_counted_once_they_are_committed(payer: Payer) -> None:
+    name = "retinue_charged_dollars_total"
+    before, operation = total(name, kind="cpu"), new_id()
+    async with payer.scope() as scope:
+        await metering.charge(scope, [cpu(payer, 1000, operation)])
+        assert total(name, kind="cpu") == before
+    await payer.charge(cpu(payer, 1000, operation))
+    assert total(name, kind="cpu") == pytest.approx(before + 0.15)

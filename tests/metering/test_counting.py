@@ -9,16 +9,8 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from retinue.database import Database
 from retinue.kernel import new_id
 from retinue.metering import count_run, counting
-from tests.metering.support import DOLLAR, Spender, metering_services
-from tests.support.numbers import number, numbers
-
-
-def total(name: str, **labels: str) -> float:
-    text: bytes = generate_latest(REGISTRY)  # type: ignore[no-untyped-call]  # the library leaves it unannotated
-    try:
-        return number(text.decode(), name, **labels)
-    except LookupError:
-        return 0.0
+from tests.metering.support import DOLLAR, Spender, metering_services, total
+from tests.support.numbers import numbers
 
 
 def models() -> set[str]:

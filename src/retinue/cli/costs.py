@@ -20,7 +20,12 @@ Last = Annotated[str | None, typer.Option("--to", help="Last day (UTC); today.")
 Everybody = Annotated[bool, typer.Option("--everybody", help="Everybody's in the tenant, for its managers.")]
 Rate = Annotated[str | None, typer.Option(help="Dollars such as 0.0001; server for the server's own rate.")]
 
-_RATES = ("cpu_second", "memory_gib_hour", "storage_gib_day", "model_call")
+_RATES = {
+    "cpu_second": "a second of CPU",
+    "memory_gib_hour": "a GiB-hour of memory",
+    "storage_gib_day": "a GiB-day of storage",
+    "model_call": "a model call",
+}
 
 
 def _used(name: str) -> Column:
@@ -85,7 +90,7 @@ def rates(
         own = {name: shown[name]["rate"] if shown[name]["own"] else None for name in _RATES}
         wanted = own | {name: None if rate == "server" else rate for name, rate in given.items() if rate is not None}
         shown = cli.client.put(path, wanted, if_match=answer.headers["ETag"])
-    fields: list[Column] = [(name.replace("_", " "), _rate(name)) for name in _RATES]
+    fields: list[Column] = [(words, _rate(name)) for name, words in _RATES.items()]
     cli.show(shown, fields)
 
 

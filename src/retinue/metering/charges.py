@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date
 from decimal import Decimal
+from functools import partial
 from typing import Literal
 from uuid import UUID
 
 from retinue.kernel import Scope
+from retinue.metering import counting
 from retinue.metering.pricing import KINDS, UNITS, Kind, Unit, rates
 
 LineKind = Literal["cpu", "memory", "storage", "model"]
@@ -100,7 +102,8 @@ async def charge(scope: Scope, charges: Sequence[Charge]) -> int:
     charged = await scope.queries.fetch(
         "INSERT INTO charges (tenant_id, kind, key, operation_id, day, user_id, agent_id, application, quantity, cost) "
         "SELECT $1, * FROM unnest($2::text[], $3::text[], $4::uuid[], $5::date[], $6::uuid[], $7::uuid[], $8::text[], "
-        "$9::numeric[], $10::bigint[]) ON CONFLICT (tenant_id, operation_id, kind, key) DO NOTHING RETURNING cost",
+        "$9::numeric[], $10::bigint[]) "
+        "ON CONFLICT (tenant_id, operation_id, kind, key) DO NOTHING RETURNING kind, cost",
         scope.tenant_id,
         [one.kind for one in charges],
         [one.key for one in charges],
@@ -112,6 +115,8 @@ async def charge(scope: Scope, charges: Sequence[Charge]) -> int:
         quantities,
         [prices.price(one.kind, quantity) for one, quantity in zip(charges, quantities, strict=True)],
     )
+    for row in charged:
+        scope.uow.after_commit(partial(counting.count_charge, row["kind"], row["cost"]))
     return sum(row["cost"] for row in charged)
 
 

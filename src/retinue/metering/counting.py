@@ -1,4 +1,4 @@
-"""Numbers for ``/metrics``: how runs ended, and what the answers they kept cost.
+"""Numbers for ``/metrics``: how runs ended, what the answers they kept cost, and what was charged.
 
 Calls, tokens and times are counted where the calls are made, by ``providers``.
 """
@@ -11,6 +11,7 @@ from retinue.kernel import NANOS_PER_DOLLAR
 
 RUNS = Counter("retinue_runs_ended", "Runs by how they ended", ["status"])
 COST = Counter("retinue_model_cost_dollars", "What answers of known price cost, in US dollars", ["model"])
+CHARGED = Counter("retinue_charged_dollars", "What was charged besides model calls, in US dollars", ["kind"])
 UNPRICED = Counter("retinue_model_answers_unpriced", "Answers whose price is not known", ["model"])
 
 _MOST_MODELS = 200
@@ -28,6 +29,11 @@ def count_cost(model: str, calls: int, cost: int | None) -> None:
         UNPRICED.labels(_label(model)).inc(calls)
     else:
         COST.labels(_label(model)).inc(cost / NANOS_PER_DOLLAR)
+
+
+def count_charge(kind: str, cost: int) -> None:
+    """Count what was charged for CPU time, memory or storage, in nano-dollars."""
+    CHARGED.labels(kind).inc(cost / NANOS_PER_DOLLAR)
 
 
 def _label(model: str) -> str:
