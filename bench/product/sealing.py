@@ -25,7 +25,7 @@ class SealingOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sealing(Program[SealingOrder]):
-    """The result has bytes a second of processor time: of OpenSSL, of sealing, of opening; one number for each round."""
+    """The result has bytes a second of processor time, one number for each round: OpenSSL, sealing, opening."""
 
     order_type: ClassVar[type[msgspec.Struct]] = SealingOrder
 
