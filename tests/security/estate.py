@@ -21,6 +21,7 @@ import httpx
 from tests.support.running import Person, RunningServer
 
 STREAM = "events_stream"
+STREAMS = frozenset({STREAM, "operations_stream"})
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.I)
 
 # Operations that belong to no tenant: they have no permission, and say nothing of anybody but the caller.
@@ -109,6 +110,9 @@ class Things:
     other_grant_id: str
     artifact_id: str
     upload_id: str
+    operation_id: str
+    failed_operation_id: str
+    running_operation_id: str
 
     def missing(self) -> Things:
         """Return ids of the same form that nobody has."""
@@ -151,6 +155,8 @@ _PIECE = {**_TUS, "Upload-Offset": "0"}
 _GRANTEE = "ed25519:11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"  # of RFC 8037; nobody signs with it here
 _YAML = "spec_version: 1\nname: {workflow}\nsteps: [{{id: a, value: 2}}]\ntriggers: [{{id: hook, webhook: true}}]\n"
 _PLAN = {"title": "another", "tasks": [{"id": "a", "agent": "{agent}", "instructions": "hello"}]}
+
+_OPERATION = {"driver": "command", "goal": "Nothing.", "parameters": {"argv": ["/bin/true"]}}
 
 # In an order in which the owner can make them all: what shows, what changes, what takes away.
 SAMPLES: dict[str, Sample] = {
@@ -214,6 +220,13 @@ SAMPLES: dict[str, Sample] = {
     "artifacts_content": Sample(),
     "artifacts_content_head": Sample(),
     "artifacts_sealed": Sample(),
+    "operations_list_all": Sample(),
+    "operations_show": Sample(),
+    "operations_events": Sample(),
+    "operations_stream": Sample(query={"after": "0"}),
+    "operations_list_artifacts": Sample(),
+    "operations_read_artifact": Sample(uses={"name": "path"}),
+    "operations_show_policy": Sample(),
     "uploads_where": Sample(headers=_TUS),
     "uploads_show_upload": Sample(),
     STREAM: Sample(query={"session": "{session_id}", "run": "{run_id}", "after": "0"}),
@@ -262,6 +275,10 @@ SAMPLES: dict[str, Sample] = {
     "chat_upload": Sample(201, files=True),
     "artifacts_create": Sample(201, content=("fresh", "application/octet-stream"), query={"name": "fresh"}),
     "artifacts_hold": Sample(body={"reason": "a test"}),
+    "operations_create": Sample(202, {**_OPERATION, "inputs": [{"artifact_id": "{artifact_id}"}]}),
+    "operations_put_policy": Sample(body={"retention": 600_000}),
+    "operations_cancel": Sample(202, {"reason": "enough"}, uses={"operation_id": "running_operation_id"}),
+    "operations_retry": Sample(202, uses={"operation_id": "failed_operation_id"}),
     "uploads_begin": Sample(201, headers=_BEGIN),
     "uploads_go_on": Sample(204, content=("a", "application/offset+octet-stream"), headers=_PIECE),
     "approvals_confirm": Sample(body={"decision": "reject", "comment": "no"}),
@@ -302,6 +319,7 @@ SAMPLES: dict[str, Sample] = {
     "tenants_delete_team": Sample(409),  # the item belongs to it
     "approvals_remove_rule": Sample(204),
     "metering_remove_agent_budget": Sample(204),
+    "operations_delete_artifacts": Sample(),
     "artifacts_release": Sample(204),
     "artifacts_delete": Sample(204),
     "uploads_give_up": Sample(204, headers=_TUS),
@@ -470,7 +488,27 @@ async def _furnish(ada: Person, org: str, member: str, canary: str) -> Things:
         callback_id=await _workflow(ada, workflow, canary),
         artifact_id=await _artifact(ada, canary),
         upload_id=await _begun_upload(ada, canary),
+        operation_id=await _operation(ada, canary, f"cp in.txt {canary}.txt && echo >> {canary}.txt", "completed"),
+        failed_operation_id=await _operation(ada, canary, "exit 1", "failed"),
+        running_operation_id=await _operation(ada, canary, "sleep 500", "running"),
     )
+
+
+async def _operation(ada: Person, canary: str, script: str, status: str) -> str:
+    """Have an operation carried out as far as it goes."""
+    wanted = {
+        **_OPERATION,
+        "goal": canary,
+        "parameters": {"argv": ["/bin/sh", "-c", script]},
+        "files": [{"name": "in.txt", "content": canary}],
+    }
+    made = await ada.call("POST", "/v1/operations", 202, json=wanted)
+    for _ in range(500):
+        found = await ada.call("GET", f"/v1/operations/{made['operation_id']}")
+        if found["status"] == status:
+            return str(made["operation_id"])
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"the operation is not {status}: {found}")
 
 
 async def _artifact(ada: Person, canary: str) -> str:
@@ -538,7 +576,7 @@ async def answer_to(
     """Make the good request to an operation on these things; a live stream is read until it shows ``seek``."""
     method, path, request = request_of(operation, things)
     request["headers"] = request.get("headers", {}) | headers
-    if operation.name == STREAM:
+    if operation.name in STREAMS:
         return await _opened(client, path, request, seek)
     response = await client.request(method, path, **request)
     return Answer(response.status_code, told(response, things), response.text)
@@ -578,7 +616,9 @@ def told(response: httpx.Response, things: Things) -> str:
     if response.request.method == "HEAD":
         return f"refused with {response.status_code}"
     problem = response.json()
-    text = json.dumps([problem["type"], problem["title"], problem["detail"], problem.get("errors")])
+    if "title" in problem:
+        problem = [problem["type"], problem["title"], problem["detail"], problem.get("errors")]
+    text = json.dumps(problem)  # the gateway's refusals have the form of the provider that is spoken to
     # A request's own ids may be named in the answer to it.
     for own in sorted(things.all().values(), key=len, reverse=True):
         text = text.replace(own, "…")

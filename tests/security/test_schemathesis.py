@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from tests.security.estate import STREAM, Estate, Operation, estate_on
+from tests.security.estate import STREAMS, Estate, Operation, estate_on
 from tests.support.databases import Cluster
 from tests.support.running import RunningServer, running_server
 
 EXAMPLES = 400
 # These end what the test needs: its login, and its membership.
-SPARED = frozenset({"identity_log_out", "identity_change_password", "tenants_leave", STREAM})
+SPARED = frozenset({"identity_log_out", "identity_change_password", "tenants_leave", *STREAMS})
 
 # What fits the description may still be refused (a cursor that no list gave out, a name that is taken). An unknown
 # query parameter is passed over, and the check knows no 413; test_bad_input.py sees to it that what is bad is refused.
