@@ -13,13 +13,18 @@ from retinue.operations.driver import (
     Verdict,
 )
 from retinue.operations.drivers import Drivers
+from retinue.operations.fetching import InstallFailed
+from retinue.operations.installing import AGENTS, Installed, drivers_folder, install
 
 __all__ = [
+    "AGENTS",
     "Attempt",
     "Driver",
     "DriverMissing",
     "Drivers",
     "Finish",
+    "InstallFailed",
+    "Installed",
     "Interactive",
     "Launch",
     "Progress",
@@ -29,5 +34,7 @@ __all__ = [
     "WantedInput",
     "begin",
     "cancel",
+    "drivers_folder",
+    "install",
     "retry",
 ]

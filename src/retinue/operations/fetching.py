@@ -20,7 +20,15 @@ _KEPT = ("bin/node", "lib/node_modules/npm/")
 
 
 class InstallFailed(Exception):
-    """Something could not be installed; the text says what, why, and what can be done."""
+    """Something could not be installed; the text says in one line what, why, and what can be done.
+
+    Attributes:
+        output: the last lines of the installer that was called; empty if there was none.
+    """
+
+    def __init__(self, text: str, output: str = "") -> None:
+        super().__init__(text)
+        self.output = output
 
 
 def fetch_node(pins: Path, target: Path) -> None:
@@ -113,14 +121,14 @@ def _run(
     except subprocess.TimeoutExpired:
         raise InstallFailed(f"{what} could not be fetched within {_SECONDS} seconds.") from None
     except subprocess.CalledProcessError as error:
-        raise InstallFailed(_explained(what, error.output.decode(errors="replace"))) from None
+        raise _explained(what, error.output.decode(errors="replace")) from None
 
 
-def _explained(what: str, output: str) -> str:
-    """Say in words what an installer's output means, and let it speak for itself below that."""
-    lines = [line for line in output.splitlines() if line.strip()]
-    said = "\n".join(f"  {line[:300]}" for line in lines[-8:])
+def _explained(what: str, output: str) -> InstallFailed:
+    """Say in words what an installer's output means."""
+    lines = [line.strip()[:300] for line in output.splitlines() if line.strip()]
+    said = "\n".join(lines[-8:])
     if any(mark in output for mark in ("EINTEGRITY", "DO NOT MATCH THE HASHES", "Hash mismatch")):
-        return f"{what} was refused: what the package index sent is not what is pinned.\n{said}"
+        return InstallFailed(f"{what} was refused: what the package index sent is not what is pinned.", said)
     hint = "A package index must be reachable; pip's and npm's own settings are used."
-    return f"{what} could not be fetched. {hint}\n{said}"
+    return InstallFailed(f"{what} could not be fetched. {hint}", said)
