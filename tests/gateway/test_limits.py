@@ -190,7 +190,7 @@ async def test_an_earlier_attempts_reservations_are_given_back_when_a_line_opens
     from retinue.gateway import commands
 
     await setting.set_budget(setting.tenant, DOLLAR)
-    assert await commands.reserve(setting.services, setting.caller(), 1, DOLLAR // 2)
+    await commands.reserve(setting.services, setting.caller(), 1, DOLLAR // 2)
     assert (await setting.budget(setting.tenant)).reserved == DOLLAR // 2
     async with setting.line():
         assert (await setting.budget(setting.tenant)).reserved == 0

@@ -20,8 +20,8 @@ from retinue.vault import provider_secrets
 RELEASE = "gateway.release"
 """The kind of wake-up that gives back what the calls of a process that died had reserved."""
 
-_KEPT_SECONDS = 5.0
-_KEPT_TENANTS = 10_000
+_KEPT_SECONDS = 1.0
+_KEPT_CALLERS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,34 +60,52 @@ class Metered:
     cost: int | None
 
 
-class Keys:
-    """The tenants' own keys for providers, kept for a moment; a service. A key that was changed holds within 5 s."""
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What holds for a caller's calls: its tenant's own keys, and whether a budget limits them."""
+
+    credentials: Credentials
+    budgeted: bool
+
+
+class Knowledge:
+    """What is known of callers, kept for a second; a service. What a tenant changes holds within that time."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[UUID, tuple[float, Credentials]] = OrderedDict()
+        self._kept: OrderedDict[tuple[UUID, UUID], tuple[float, Known]] = OrderedDict()
 
-    async def of(self, services: Services, caller: Caller) -> Credentials:
-        """Return the keys of the caller's tenant."""
-        kept = self._kept.get(caller.tenant_id)
-        now = time.monotonic()
-        if kept is not None and now < kept[0]:
+    async def of(self, services: Services, caller: Caller) -> Known:
+        """Return what holds for a caller."""
+        name = (caller.tenant_id, caller.agent_id)
+        kept = self._kept.get(name)
+        if kept is not None and time.monotonic() < kept[0]:
             return kept[1]
         async with open_scope(services, caller) as scope:
             secrets = await provider_secrets(scope)
-        found = Credentials({name: ProviderKey(one.api_key, one.base_url) for name, one in secrets.items()})
-        self._kept[caller.tenant_id] = (now + _KEPT_SECONDS, found)
-        self._kept.move_to_end(caller.tenant_id)
-        if len(self._kept) > _KEPT_TENANTS:
+            budgeted = await _is_budgeted(scope, caller)
+        keys = {provider: ProviderKey(one.api_key, one.base_url) for provider, one in secrets.items()}
+        known = Known(Credentials(keys), budgeted)
+        self._kept[name] = (time.monotonic() + _KEPT_SECONDS, known)
+        self._kept.move_to_end(name)
+        if len(self._kept) > _KEPT_CALLERS:
             self._kept.popitem(last=False)
-        return found
+        return known
 
 
-def keys(services: Services) -> Keys:
-    """Return the service; made with its first use."""
+async def known(services: Services, caller: Caller) -> Known:
+    """Return what holds for a caller, by the service; it is made with its first use."""
     try:
-        return services.get(Keys)
+        knowledge = services.get(Knowledge)
     except LookupError:
-        return services.add(Keys, Keys())
+        knowledge = services.add(Knowledge, Knowledge())
+    return await knowledge.of(services, caller)
+
+
+async def _is_budgeted(scope: Scope, caller: Caller) -> bool:
+    try:
+        return await metering.check(scope, caller.agent_id)
+    except BudgetExhausted:
+        return True  # each call will say so
 
 
 @asynccontextmanager
@@ -107,8 +125,8 @@ async def open_scope(services: Services, caller: Caller) -> AsyncIterator[Scope]
         )
 
 
-async def reserve(services: Services, caller: Caller, step: int, amount: int | None) -> bool:
-    """Hold what a call may cost, where a budget applies; return whether one does.
+async def reserve(services: Services, caller: Caller, step: int, amount: int | None) -> None:
+    """Hold what a call may cost in the budgets that limit it.
 
     Raises:
         BudgetExhausted: there is no room for it.
@@ -119,8 +137,6 @@ async def reserve(services: Services, caller: Caller, step: int, amount: int | N
         # and what the call costs is written by `settle`.
         await scope.queries.execute("SET LOCAL synchronous_commit TO off")
         try:
-            if not await metering.check(scope, caller.agent_id):
-                return False
             await metering.reserve(scope, agent_id=caller.agent_id, run_id=caller.run_id, step=step, amount=amount)
         except BudgetExhausted as fault:
             refused = fault  # inside the scope, which commits: that the budget is used up is a fact to keep
@@ -132,7 +148,6 @@ async def reserve(services: Services, caller: Caller, step: int, amount: int | N
                 await wake(scope, RELEASE, caller.run_id, at=scope.clock.now() + timedelta(seconds=seconds))
     if refused is not None:
         raise refused
-    return True
 
 
 async def settle(services: Services, caller: Caller, used: Metered) -> None:
@@ -179,7 +194,4 @@ async def begin(services: Services, caller: Caller) -> bool:
     """Give back all that a run holds, and return whether a budget limits it."""
     async with open_scope(services, caller) as scope:
         await metering.release_run(scope, caller.run_id)
-        try:
-            return await metering.check(scope, caller.agent_id)
-        except BudgetExhausted:
-            return True  # each call will say so
+        return await _is_budgeted(scope, caller)

@@ -44,6 +44,7 @@ class Asked:
         body: as it goes out.
         reader: reads what the answer used.
         longest_answer: tokens.
+        budgeted: whether a budget besides the rules limits the call.
     """
 
     call: Call
@@ -53,6 +54,7 @@ class Asked:
     body: bytes
     reader: Reader
     longest_answer: int
+    budgeted: bool = False
 
 
 class Exchange:
@@ -123,11 +125,13 @@ class Exchange:
         """
         asked = self._asked
         tokens, cost = asked.passage.most(asked.model, len(asked.body), asked.longest_answer)
+        self._allowance.careful |= asked.budgeted
         try:
             self._hold = await self._allowance.hold(tokens, cost)
-            self._reserved = True  # from here on it may be: whoever is cancelled in a commit does not know
-            amount = None if cost is None else self._hold.cost
-            self._reserved = await commands.reserve(self._services, self._caller, self._step, amount)
+            if asked.budgeted:
+                amount = None if cost is None else self._hold.cost
+                self._reserved = True  # from here on it may be: whoever is cancelled in a commit does not know
+                await commands.reserve(self._services, self._caller, self._step, amount)
         except UsedUp as refusal:
             raise Refused(402, str(refusal), "budget_exhausted") from None
         except BudgetExhausted as fault:

@@ -72,15 +72,16 @@ class Relay:
             await reply.document(200, door.wire.listing(await self._models(door.wire)))
             return
         raw = await read_body(receive, headers, self._settings.gateway_body_limit)
-        credentials = await commands.keys(self._services).of(self._services, self._caller)
-        asked = self._checked(door, door.call, parse(raw), query, credentials)
+        known = await commands.known(self._services, self._caller)
+        asked = self._checked(door, door.call, parse(raw), query, known.credentials)
+        asked.budgeted = known.budgeted
         del raw  # it may be large, and the call may take minutes
         exchange = Exchange(self._services, self._caller, self.allowance, next(self._steps), asked, self._settling)
         await unless_gone(receive, exchange.carry_out(headers, query, reply))
 
     async def _models(self, wire: Wire) -> list[str]:
         """Return the allowed models that speak a format: those named outright, and those that providers list."""
-        credentials = await commands.keys(self._services).of(self._services, self._caller)
+        credentials = (await commands.known(self._services, self._caller)).credentials
         rules, own = self.allowance.rules, f"{wire.provider}:"
         named = [one for one in rules.models if not set("*?[") & set(one)]
         listed = [one.model for one in await self._providers.list_models(credentials)]
