@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from retinue.kernel import new_id
+from retinue.operations.events import OperationFailed, OperationRequested, OperationRetried, Usage
+from retinue.operations.policy import Limits, OperationPolicy
+from retinue.operations.rules import fold
+from retinue.operations.running import Running
 from tests.metering.support import operator
 from tests.operations.support import done, operate, shell, shown, until
 from tests.support.databases import Cluster
@@ -119,3 +126,30 @@ async def test_costs_under_a_grant_are_the_applications_and_counted_once_when_tr
     assert [(item["key"], item["cost"]) for item in report["items"]] == [('=SUM("A1")', again["bill"]["total"])]
     text = (await ada.client.get("/v1/my/costs/export", params={"by": "application"})).text
     assert """"'=SUM(""A1"")",""" in text
+
+
+@pytest.mark.parametrize("spent, left", [(0, 100), (30, 70), (100, 0), (130, 0)])
+def test_an_attempt_that_takes_over_has_what_is_left_of_the_budget(spent: int, left: int) -> None:
+    """With the whole budget for each attempt, a worker that dies twice lets an operation spend it three times."""
+    requested = SimpleNamespace(budget=100, owner_id=new_id(), application="", model="demo:echo")
+    ids = {name: new_id() for name in ("tenant_id", "agent_id", "run_id", "operation_id")}
+    state = SimpleNamespace(requested=requested)
+    begun = SimpleNamespace(spent=spent, state=state, terms=None, holds=OperationPolicy(), **ids)
+    running: Any = SimpleNamespace(_begun=begun)
+    _, rules = Running._line(running)
+    assert rules.budget == left
+
+
+def test_what_an_operation_cost_before_it_was_tried_again_is_remembered() -> None:
+    def recorded(version: int, fact: Any) -> Any:
+        return SimpleNamespace(event=fact, version=version, recorded_at=datetime(2026, 1, 1, tzinfo=UTC))
+
+    requested = OperationRequested(owner_id=new_id(), run_id=new_id(), driver="command", goal="", limits=Limits())
+    facts: list[Any] = [requested]
+    for cost in (40, 90):
+        usage = Usage(cost=cost, model_cost=cost - 10)
+        facts.append(OperationFailed(attempt=1, kind="exit_code", detail="", usage=usage))
+        facts.append(OperationRetried(run_id=new_id()))
+    states = [fold(recorded(n, fact) for n, fact in enumerate(facts[:upto], 1)) for upto in range(1, 6)]
+    assert [state.before.cost for state in states] == [0, 0, 40, 40, 90]
+    assert [state.before.model_cost for state in states] == [0, 0, 30, 30, 80]

@@ -81,6 +81,11 @@ class Bill:
         return sum(line.cost for line in self.lines)
 
     @property
+    def model_cost(self) -> int:
+        """What model calls are of the sum."""
+        return sum(line.cost for line in self.lines if line.kind == "model")
+
+    @property
     def unpriced(self) -> int:
         """Model calls whose price is not known and not in the sum."""
         return sum(line.unpriced for line in self.lines)

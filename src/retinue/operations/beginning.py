@@ -34,7 +34,7 @@ class Begun:
 
     Attributes:
         fence: what it must still be when it ends.
-        spent: nano-dollars that attempts before this one cost since it was asked for, which its budget lacks.
+        spent: what models cost in attempts before this one since it was asked for, which its budget lacks.
         inputs: the artifacts to be laid out, with their names.
         files: the small files that came with the request.
         least: the least isolation that will do.
@@ -170,7 +170,7 @@ async def _begun(
         driver=driver,
         sandbox=sandbox,
         least=least,
-        spent=(await metering.bill(scope, row.operation_id)).cost - state.cost_before,
+        spent=(await metering.bill(scope, row.operation_id)).model_cost - state.before.model_cost,
         inputs=inputs,
         files=small,
     )

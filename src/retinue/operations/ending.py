@@ -120,8 +120,8 @@ async def end(scope: Scope, row: OperationRow, fact: Ending) -> Ending:
     fact = await _charged(scope, row, fact)
     await record(scope, row, fact)
     if row.grant_id is not None:
-        before = (await load(scope, row.operation_id)).cost_before
-        await grants.settle(scope, row.grant_id, row.operation_id, fact.usage.cost - before)
+        before = (await load(scope, row.operation_id)).before
+        await grants.settle(scope, row.grant_id, row.operation_id, fact.usage.cost - before.cost)
     await _keep_or_drop_files(scope, row, fact)
     if row.caller_run is not None:
         await wake(scope, runs.ADVANCE, row.caller_run)

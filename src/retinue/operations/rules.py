@@ -26,6 +26,7 @@ from retinue.operations.events import (
     OperationRetried,
     OperationStarted,
     OperationTimedOut,
+    Usage,
 )
 from retinue.tools import ArgumentCheck
 
@@ -73,7 +74,7 @@ class OperationState:
         attempt: the number of the newest attempt, 0 before the first.
         cancel: why it shall end, once somebody wants that.
         ending: how it ended.
-        cost_before: nano-dollars that it had cost when it was last asked for again.
+        before: what it had taken when it was last asked for again.
     """
 
     requested: OperationRequested
@@ -90,7 +91,7 @@ class OperationState:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     attempts_before: int = field(default=0)
-    cost_before: int = field(default=0)
+    before: Usage = field(default_factory=Usage)
 
     @property
     def ended(self) -> bool:
@@ -137,7 +138,7 @@ def _apply(state: OperationState, fact: Event, at: datetime) -> None:
         state.ending, state.ended_at, state.phase = fact, at, ""
     elif isinstance(fact, OperationRetried):
         state.run_id, state.attempts_before = fact.run_id, state.attempt
-        state.cost_before = state.ending.usage.cost if state.ending is not None else state.cost_before
+        state.before = state.ending.usage if state.ending is not None else state.before
         state.cancel = state.ending = state.ended_at = state.started_at = None
 
 
