@@ -47,6 +47,10 @@ class Finder:
         """Return the id of one of the caller's API keys."""
         return self._named("key", name, "/v1/my/keys", "key_id", ("name",))
 
+    def grant(self, name: str, path: str = "/v1/my/grants") -> str:
+        """Return the id of a grant of a list, found by its application or ``last``."""
+        return self._named("grant", name, path, "grant_id", ("application",))
+
     def session(self, name: str) -> str:
         """Return the id of a chat session, found by its title or ``last``."""
         return self._named("session", name, "/v1/my/chat", "session_id", ("title",))

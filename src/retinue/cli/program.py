@@ -12,10 +12,12 @@ from retinue import __version__
 from retinue.cli import account, bench, chat, demo, doctor, migrate, serve, usage, worker
 from retinue.cli.agents import agents
 from retinue.cli.approvals import approvals
+from retinue.cli.artifacts import artifacts
 from retinue.cli.board import board
 from retinue.cli.costs import costs
 from retinue.cli.deadletters import deadletters
 from retinue.cli.failures import ExitCode, Failure
+from retinue.cli.grants import grants
 from retinue.cli.keys import keys
 from retinue.cli.plans import plans
 from retinue.cli.runs import runs
@@ -45,9 +47,9 @@ def build() -> typer.Typer:
     program.callback()(_options)
     for command in (serve, worker, migrate, doctor, demo, bench, chat, account, usage):
         command.add_to(program)
-    for noun in (agents, runs, plans, workflows, approvals, deadletters, board):
+    for noun in (agents, runs, plans, workflows, approvals, deadletters, board, artifacts):
         program.add_typer(noun, rich_help_panel="Work")
-    for noun in (keys, tenants, teams, costs):
+    for noun in (keys, grants, tenants, teams, costs):
         program.add_typer(noun, rich_help_panel="Your account")
     program.add_typer(vault, rich_help_panel="The server")
     return program

@@ -1,0 +1,214 @@
+"""`retinue grants`: what applications may do in your name, and the keys of applications."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from retinue.cli.failures import ExitCode, Failure
+from retinue.cli.finding import Finder
+from retinue.cli.remote import AsJson, Limit, Remote, remote
+from retinue.cli.screen import Column, Json, Screen, moment
+from retinue.cli.teams import tenant_of
+
+if TYPE_CHECKING:
+    from retinue_client import GranteeKey
+
+grants = typer.Typer(name="grants", help="What applications may do in your name.", no_args_is_help=True)
+
+Grant = Annotated[str, typer.Argument(metavar="GRANT", help="Application or id, or last.")]
+Everybody = Annotated[bool, typer.Option("--everybody", help="Everybody's in the tenant, for its admins.")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--key", help="The application's key file, or the file of `keygen --public`.", metavar="FILE"),
+]
+
+
+def _of(used: str, limit: str) -> Column:
+    return used.upper(), lambda item: f"{item[used]} of {item[limit]}" if item[limit] is not None else str(item[used])
+
+
+COLUMNS: list[Column] = [
+    ("APPLICATION", "application"),
+    ("STATE", "state"),
+    _of("used", "uses"),
+    ("SPENT", lambda item: f"${item['spent']}" + (f" of ${item['budget']}" if item["budget"] is not None else "")),
+    ("EXPIRES", lambda item: moment(item["expires_at"])),
+    ("ID", "grant_id"),
+]
+
+
+def _list(name: str, none: str) -> Column:
+    return name, lambda item: ", ".join(map(str, item[name] or [])) or none
+
+
+_FIELDS: list[Column] = [
+    ("grant", "grant_id"),
+    ("application", "application"),
+    ("state", "state"),
+    ("given by", "owner_id"),
+    ("key", "grantee"),
+    ("sealed to", lambda item: item["seal_to"] or "nobody: the server decrypts"),
+    _list("drivers", "those of the tenant"),
+    _list("models", "those of the tenant"),
+    _list("files", "what it uploads itself"),
+    ("parameters", lambda item: "anything" if item["parameters"] is None else json.dumps(item["parameters"])),
+    _of("used", "uses"),
+    COLUMNS[3],
+    ("reserved", lambda item: f"${item['reserved']}"),
+    ("kept for", lambda item: _seconds(item["retention_seconds"])),
+    ("may run for", lambda item: _seconds(item["max_seconds"])),
+    ("created", lambda item: moment(item["created_at"])),
+    ("expires", lambda item: moment(item["expires_at"])),
+    ("revoked", lambda item: moment(item["revoked_at"])),
+]
+
+
+@grants.command()
+def keygen(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to keep the key; the file must not be there.")],
+    public: Annotated[
+        Path | None, typer.Option("--public", help="Also write what the user who grants needs.", metavar="FILE")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the key of an application. It asks no server; the file never leaves the application's machine."""
+    from retinue_client import GranteeKey
+
+    key = GranteeKey.make()
+    shown = {"grantee": key.keyid, "seal_to": key.seal_to}
+    try:
+        key.save(file)
+        if public is not None:
+            with public.open("x", encoding="utf-8") as out:
+                out.write(json.dumps(shown, indent=2) + "\n")
+    except OSError as error:
+        raise Failure(f"The key cannot be kept: {error}.", ExitCode.USAGE) from None
+    screen = Screen(as_json)
+    if as_json:
+        screen.document({"file": str(file), **shown})
+        return
+    screen.line(f"The key is in {file}. Nobody else may read it, and nobody can make it again.")
+    screen.line(f"grantee: {key.keyid}")
+    screen.line(f"seal_to: {key.seal_to}")
+
+
+@grants.command()
+@remote
+def create(
+    cli: Remote,
+    application: Annotated[str, typer.Argument(metavar="APPLICATION", help="What you call the application.")],
+    key: KeyFile = None,
+    grantee: Annotated[str | None, typer.Option("--grantee", help="Its key: ed25519:... or eip155:0x...")] = None,
+    seal_to: Annotated[str | None, typer.Option("--seal-to", help="Its public key to seal results to.")] = None,
+    driver: Annotated[list[str] | None, typer.Option("--driver", help="Such as qwen; may be repeated.")] = None,
+    model: Annotated[list[str] | None, typer.Option("--model", help="Such as openai:*; may be repeated.")] = None,
+    file: Annotated[list[str] | None, typer.Option("--file", help="An artifact's id; may be repeated.")] = None,
+    parameters: Annotated[
+        Path | None, typer.Option("--parameters", help="A JSON Schema of what it may ask for.", metavar="FILE")
+    ] = None,
+    uses: Annotated[int | None, typer.Option("--uses", min=1, help="How many operations.")] = None,
+    budget: Annotated[str | None, typer.Option("--budget", help="Dollars for all of them, such as 5.00.")] = None,
+    retention: Annotated[int | None, typer.Option("--retention", help="Seconds that results are kept.")] = None,
+    seconds: Annotated[int | None, typer.Option("--seconds", help="How long one operation may run.")] = None,
+    expires: Annotated[str | None, typer.Option("--expires", help="When it ends, ISO 8601.", metavar="TIME")] = None,
+) -> None:
+    """Grant an application something: name its key by --key, or by --grantee."""
+    given: Json = {
+        "application": application,
+        "seal_to": seal_to,
+        "grantee": grantee,
+        "drivers": driver,
+        "models": model,
+        "files": file,
+        "parameters": None if parameters is None else _document(parameters),
+        "uses": uses,
+        "budget": budget,
+        "retention_seconds": retention,
+        "max_seconds": seconds,
+        "expires_at": expires,
+    }
+    wanted = {name: value for name, value in given.items() if value is not None}
+    if key is not None:
+        wanted = _public_of(key) | wanted
+    if "grantee" not in wanted:
+        raise Failure("Name the application's key by --key or --grantee.", ExitCode.USAGE)
+    made = cli.client.post("/v1/my/grants", wanted)
+    cli.done(f"Granted {application}: {made['grant_id']}", made)
+
+
+@grants.command("list")
+@remote
+def list_(
+    cli: Remote,
+    everybody: Everybody = False,
+    alive: Annotated[bool, typer.Option("--alive", help="Leave out those that are over.")] = False,
+    limit: Limit = 50,
+) -> None:
+    """List your grants, or everybody's in the tenant."""
+    pages = cli.client.pages(_path(cli, everybody), limit=limit, **({"alive": "true"} if alive else {}))
+    cli.show_all(pages, COLUMNS, empty="No grants.")
+
+
+@grants.command()
+@remote
+def show(cli: Remote, grant: Grant, everybody: Everybody = False) -> None:
+    """Show what a grant allows, and how much of it is used."""
+    path = _path(cli, everybody)
+    cli.show(cli.client.get(f"{path}/{Finder(cli.client).grant(grant, path)}"), _FIELDS)
+
+
+@grants.command()
+@remote
+def history(cli: Remote, grant: Grant, everybody: Everybody = False, limit: Limit = 0) -> None:
+    """List every use of a grant, oldest first."""
+    path = _path(cli, everybody)
+    pages = cli.client.pages(f"{path}/{Finder(cli.client).grant(grant, path)}/events", limit=limit)
+    columns: list[Column] = [
+        ("TIME", lambda item: moment(item["recorded_at"])),
+        ("WHAT", lambda item: str(item["data"].get("what") or item["type"])),
+        ("ON", lambda item: str(item["data"].get("subject") or "")),
+        ("BY", "actor"),
+    ]
+    cli.show_all(pages, columns, empty="Nothing happened.")
+
+
+@grants.command()
+@remote
+def revoke(cli: Remote, grant: Grant, everybody: Everybody = False) -> None:
+    """Take a grant back at once; what runs under it is stopped."""
+    path = _path(cli, everybody)
+    cli.client.delete(f"{path}/{Finder(cli.client).grant(grant, path)}")
+    cli.done(f"Revoked {grant}.")
+
+
+def _path(cli: Remote, everybody: bool) -> str:
+    return f"/v1/tenants/{tenant_of(cli)}/grants" if everybody else "/v1/my/grants"
+
+
+def _seconds(count: int | None) -> str:
+    return "as the tenant's policy says" if count is None else f"{count:,} s"
+
+
+def _document(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Failure(f"{file} is no JSON document: {error}", ExitCode.USAGE) from None
+
+
+def _public_of(file: Path) -> dict[str, str]:
+    """Read the public part of a key, from its own file or from the one that `keygen --public` wrote."""
+    from retinue_client import GranteeKey
+
+    stored = _document(file)
+    if isinstance(stored, dict) and isinstance(stored.get("grantee"), str):
+        return {name: str(stored[name]) for name in ("grantee", "seal_to") if stored.get(name)}
+    try:
+        key: GranteeKey = GranteeKey.load(file)
+    except ValueError as error:
+        raise Failure(f"{error}.", ExitCode.USAGE) from None
+    return {"grantee": key.keyid, "seal_to": key.seal_to}
