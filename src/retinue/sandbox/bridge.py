@@ -1,9 +1,9 @@
 """Runs inside a sandbox: 127.0.0.1 for the program, one unix socket for the server.
 
-It is the first process inside. It listens, starts the program, waits for it, and ends with its code; the kernel then
-kills whatever is left. It knows the standard library only, and nothing of the server.
+It listens, starts the program, waits for it, and ends with its code. It knows the standard library only, and nothing of
+the server; it runs as the program's user, in the same walls.
 
-    python -I -S bridge.py FOLDER SOCKET PORT PROGRAM [ARGUMENT...]
+    python -I -S bridge.py SOCKET PORT PROGRAM [ARGUMENT...]
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ _AT_ONCE = 64
 
 def main(arguments: list[str]) -> int:
     """Listen, run the program, and return its exit code, 128 + n for signal n."""
-    folder, path, port, program = arguments[0], arguments[1], int(arguments[2]), arguments[3:]
-    os.chdir(folder)
+    path, port, program = arguments[0], int(arguments[1]), arguments[2:]
     listener = socket.create_server(("127.0.0.1", port), backlog=_AT_ONCE)
     child = os.fork()  # before there are threads
     if child == 0:
@@ -32,11 +31,9 @@ def main(arguments: list[str]) -> int:
             os.write(2, f"{program[0]}: {error.strerror}\n".encode())
             os._exit(126 if isinstance(error, PermissionError) else 127)
     threading.Thread(target=_serve, args=(listener, path), daemon=True).start()
-    while True:
-        pid, status = os.wait()  # orphans fall to this process: they are waited for, too
-        if pid == child:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
 
 
 def _serve(listener: socket.socket, path: str) -> None:

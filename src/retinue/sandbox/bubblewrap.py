@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from retinue.sandbox import keeping, seccomp, volumes, workspaces
-from retinue.sandbox.bubblewrap_command import INSIDE, become, first_process, options
+from retinue.sandbox.bubblewrap_command import INSIDE, command, options
 from retinue.sandbox.groups import Group
 from retinue.sandbox.identities import Identity, borrow
 from retinue.sandbox.jobs import Job, Probe, SandboxFailed, SandboxRefused
@@ -61,7 +61,7 @@ class Bubblewrap(LocalSandbox):
             held = await start(
                 self._program,
                 options(job, identity, etc),
-                [*become(identity), *first_process(job)],
+                command(job, identity),
                 job,
                 filters=seccomp.build(counted=group is not None),
                 talking=talking,

@@ -27,7 +27,8 @@ _HIDDEN = ("/proc/kcore", "/proc/keys", "/proc/key-users", "/proc/timer_list", "
 _TAKEN = (WORK, HOME, TEMPORARY, SHARED, "/proc", "/etc/passwd", BRIDGE, "/usr/bin", *(f"/{name}" for name in _ROOTS))
 
 # The first process inside is a shell that waits: it reaps orphans, and the program is not process 1, for which
-# signals work in another way.
+# signals work in another way. Where root builds the walls it stays root, without a way to use that: a signal at the
+# death of its parent is only delivered if the parent might have sent it, and that one is root.
 _WAIT = ["/bin/sh", "-c", f'cd {WORK} && "$@"; exit $?', "sh"]
 
 
@@ -89,31 +90,26 @@ def environment(job: Job) -> dict[str, str]:
     return {"PATH": PATH, "HOME": HOME, "TMPDIR": TEMPORARY, "LANG": "C.UTF-8", "USER": "agent", **job.env}
 
 
+def command(job: Job, identity: Identity) -> list[str]:
+    """Return the command of the first process inside: it starts the program, and ends with its code."""
+    bridged = [] if job.socket is None else [interpreter(), "-I", "-S", "-E", BRIDGE, SOCKET, str(GATEWAY_PORT)]
+    return [*_WAIT, *become(identity), *bridged, *job.argv]
+
+
 def become(identity: Identity) -> list[str]:
-    """Return the command that turns the first process into the job's user, before anything of the job runs."""
+    """Return the command that turns a process into the job's user, who can never become anybody else."""
     if not identity.private:
         return []
     user = ["--reuid", str(identity.uid), "--regid", str(identity.gid), "--clear-groups"]
-    # A change of user takes the parent-death signal away: it is set again, or the job would outlive the server.
-    return [
-        *("/usr/bin/setpriv", *user, "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"),
-        *("--pdeathsig", "KILL", "--"),
-    ]
-
-
-def first_process(job: Job) -> list[str]:
-    """Return the command of the first process inside: it starts the program, and ends with its code."""
-    if job.socket is None:
-        return [*_WAIT, *job.argv]
-    return [interpreter(), "-I", "-S", "-E", BRIDGE, WORK, SOCKET, str(GATEWAY_PORT), *job.argv]
+    return ["/usr/bin/setpriv", *user, "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs", "--"]
 
 
 def _apart(walls: Walls, identity: Identity) -> None:
     walls.add("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
     walls.add("--die-with-parent", "--new-session", "--as-pid-1", "--hostname", "sandbox", "--cap-drop", "ALL")
     if identity.private:
-        # Root builds the walls without a user namespace: it can reach folders that the job's user cannot. The last
-        # three capabilities go when the first process becomes that user, before anything of the job runs.
+        # Root builds the walls without a user namespace: it can reach folders that the job's user cannot. Three
+        # capabilities are left to become that user, and go with it, before anything of the job runs.
         for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
             walls.add("--cap-add", capability)
     else:
@@ -142,7 +138,7 @@ def _system(walls: Walls, etc: Path) -> None:
 
 def _allowed(inside: str) -> str:
     """Return a place inside where something may be shown; BadInput if it would cover what is there already."""
-    covers = any(f"{one}/".startswith(f"{inside}/") for one in _TAKEN)
+    covers = inside == "/" or any(f"{one}/".startswith(f"{inside}/") for one in _TAKEN)
     if not inside.startswith("/") or os.path.normpath(inside) != inside or covers or inside.startswith("/proc/"):
         raise BadInput(f"A file cannot be shown to a sandbox as {inside}.", field="read_only")
     return inside

@@ -187,7 +187,8 @@ class SandboxConformance:
             await asyncio.wait_for(sandbox.run(job, fail), 10)
 
     async def test_a_job_that_is_cancelled_is_dead_before_the_caller_goes_on(self, sandbox: Sandbox) -> None:
-        script = "trap '' TERM; echo x > beat; (trap '' TERM; while :; do echo x >> beat; sleep 0.02; done) & echo ready; wait"
+        beat = "while :; do echo x >> beat; sleep 0.02; done"
+        script = f"trap '' TERM; echo x > beat; (trap '' TERM; {beat}) & echo ready; wait"
         job = await self.job(sandbox, script)
         ready = asyncio.Event()
         running = asyncio.create_task(sandbox.run(job, lambda _stream, _data: ready.set()))
@@ -218,9 +219,9 @@ class SandboxConformance:
         assert 0 < used.memory_byte_seconds <= used.peak_memory * used.seconds * 1.5
 
     async def test_processor_time_of_children_that_are_gone_is_counted(self, sandbox: Sandbox) -> None:
-        script = "for n in 1 2 3 4; do sh -c 'i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done'; done"
+        script = "for n in 1 2 3 4; do sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'; done"
         ended, _, _ = await self.run(sandbox, await self.job(sandbox, script))
-        assert ended.usage.cpu_seconds > ended.usage.seconds * 0.3
+        assert ended.usage.cpu_seconds > 0.1  # the first process alone takes a few milliseconds
 
     async def test_a_program_can_be_talked_to(self, sandbox: Sandbox) -> None:
         job = await self.job(sandbox, "while read line; do echo got $line; done; echo end")

@@ -196,8 +196,8 @@ class Supervision:
 async def pump(stream: Stream, source: asyncio.StreamReader, on_output: OnOutput, supervision: Supervision) -> None:
     """Pass a stream on, piece by piece, until it ends or is too much."""
     while data := await source.read(_CHUNK):
-        if stream == "stderr" and not supervision.first_errors:
-            supervision.first_errors = data[:1000]
+        if stream == "stderr" and len(supervision.first_errors) < _CHUNK:
+            supervision.first_errors += data[:1000]
         if not supervision.count(len(data)):
             return
         answer = on_output(stream, data)

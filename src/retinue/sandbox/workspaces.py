@@ -31,6 +31,7 @@ def make(workspace: Workspace) -> None:
 
 def hand_over(workspace: Workspace, uid: int, gid: int) -> None:
     """Make everything in the job's folders belong to its user. Only root can, and only root needs to."""
+    workspace.work.chmod(0o711)  # the sandbox's first process, root without rights, begins there
     for name in _WRITABLE:
         for path, folders, files in os.walk(workspace.volume / name):
             os.chown(path, uid, gid)

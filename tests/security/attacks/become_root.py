@@ -17,6 +17,6 @@ for command in (["/usr/bin/su", "-c", "id -u"], ["/usr/bin/sudo", "-n", "id", "-
             print("SUCCEEDED by", command[0], flush=True)
 shutil.copy("/usr/bin/id", "./id")
 with contextlib.suppress(OSError):
-    os.chmod("./id", 0o4755 | stat.S_ISGID)
+    os.chmod("./id", 0o4755 | stat.S_ISGID)  # noqa: S103 - the attack
     if subprocess.run(["./id", "-u"], capture_output=True).stdout.strip() == b"0":
         print("SUCCEEDED by a bit", flush=True)

@@ -1,5 +1,6 @@
 """Kill whoever watches: the parent, process 1, every process that can be reached."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -14,9 +15,7 @@ for target in (os.getppid(), 1):
         except OSError:
             pass
 if len(sys.argv) > 1 and sys.argv[1] == "all":
-    try:
+    with contextlib.suppress(OSError):
         os.kill(-1, signal.SIGTERM)
-    except OSError:
-        pass
 time.sleep(0.2)
 print("still here", flush=True)
