@@ -6,10 +6,11 @@ import asyncio
 import resource
 import sys
 from collections.abc import AsyncGenerator
+from functools import partial
 from pathlib import Path
 
 from retinue.kernel import StorageFull
-from retinue.vault import BlobStore, Chunk
+from retinue.vault import BlobStore, Chunk, decrypt_range, encrypt_stream, new_data_key
 
 MEBIBYTE = 2**20
 
@@ -57,8 +58,24 @@ async def endless(folder: Path) -> None:
     await BlobStore.in_folder(folder).put("a/one", source())
 
 
+async def growth(folder: Path) -> int:
+    """Store and read a large sealed file after a small one; return by how many bytes the peak of the memory grew."""
+    store, key = BlobStore.in_folder(folder), new_data_key()
+    peaks = []
+    for size in (16 * MEBIBYTE, 512 * MEBIBYTE):
+        info = await store.put(f"a/{size}", encrypt_stream(key, some(size), context=b""))
+        read = partial(store.read, info.name, size=info.size)
+        opened = sum([len(piece) async for piece in decrypt_range(key, read, info.size, context=b"")])
+        assert opened == size
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    return peaks[1] - peaks[0]
+
+
 def main() -> None:
     what, folder = sys.argv[1], Path(sys.argv[2])
+    if what == "growth":
+        print(asyncio.run(growth(folder)))
+        return
     if what == "endless":
         asyncio.run(endless(folder))
         return

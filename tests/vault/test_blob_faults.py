@@ -69,6 +69,11 @@ async def test_what_a_killed_process_left_is_invisible_and_swept(tmp_path: Path)
     assert files(tmp_path) == ["a/two"]
 
 
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    """A file of 512 MiB, sealed, stored, read and opened, takes no more than one of 16 MiB; measured from outside."""
+    assert int(run(*WRITER, "growth", str(tmp_path))) < 24 * MEBIBYTE
+
+
 async def test_a_folder_that_cannot_be_written_is_an_answer_to_try_again(tmp_path: Path) -> None:
     store = BlobStore.in_folder(tmp_path / "blobs")
     (tmp_path / "blobs").rmdir()

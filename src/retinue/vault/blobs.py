@@ -34,6 +34,7 @@ Sweep: TypeAlias = Callable[[datetime], Awaitable[int]]
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}(/[a-z0-9][a-z0-9-]{0,99}){0,7}")
 _PART = 5 * 1_048_576  # bytes of a part of an upload; S3 takes no smaller ones, and at most 10,000 of them: 48 GiB
 _PARTS_AT_ONCE = 2
+_WRITE = 524_288  # bytes handed to obstore at once: its threads are some way off
 _WINDOW = 1_048_576  # bytes asked for at once when reading
 _GRACE = 10.0  # seconds a cancelled step of an upload gets to end, so that it can be undone
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -212,15 +213,26 @@ class _Upload:
         self._name = name
         self._writer = obstore.open_writer_async(store, name, buffer_size=_PART, max_concurrency=_PARTS_AT_ONCE)
         self._finishing = False
+        self._kept: list[Chunk] = []
+        self._keeps = 0
         self.written = 0
 
     async def write(self, chunk: Chunk) -> None:
-        await self._step(self._writer.write(chunk))
-        self.written += len(chunk)
+        self._kept.append(chunk)
+        self._keeps += len(chunk)
+        if self._keeps >= _WRITE:
+            await self._hand_on()
 
     async def finish(self) -> None:
+        await self._hand_on()
         self._finishing = True
         await self._step(self._writer.close())
+
+    async def _hand_on(self) -> None:
+        content, size = b"".join(self._kept) if len(self._kept) != 1 else self._kept[0], self._keeps
+        self._kept, self._keeps = [], 0
+        await self._step(self._writer.write(content))
+        self.written += size
 
     async def _step(self, step: Awaitable[Any]) -> None:
         try:
