@@ -6,7 +6,7 @@ completes the operation. What is received and not published goes by ``discard``,
 
 from retinue.artifacts.hooks import GrantTerms, Hooks, Stored, hooks
 from retinue.artifacts.lives import accrue, delete, delete_of_operation, hold, release
-from retinue.artifacts.opening import Opened, open, read, read_sealed, sealed_header, take, unlock
+from retinue.artifacts.opening import Damaged, Opened, open, read, read_sealed, sealed_header, take, unlock
 from retinue.artifacts.quota import storage_used
 from retinue.artifacts.receiving import discard, discard_in, publish, receive, unpublished
 from retinue.artifacts.replying import CONTENT, Reply, reply
@@ -17,6 +17,7 @@ from retinue.artifacts.views import Artifact, Wanted, find, list_artifacts
 __all__ = [
     "CONTENT",
     "Artifact",
+    "Damaged",
     "GrantTerms",
     "Hooks",
     "Incoming",

@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import ClassVar
 from uuid import UUID
 
 from retinue.artifacts.events import ArtifactOpened, Form
@@ -14,11 +15,19 @@ from retinue.artifacts.rules import blob_name, context_of, grantee_label
 from retinue.artifacts.sealed_file import Recipient, header_of
 from retinue.artifacts.views import Artifact, locked, stream_of
 from retinue.database import open_scope
-from retinue.kernel import Gone, NotFound, Scope, Services, Unavailable
+from retinue.kernel import Fault, Gone, NotFound, Scope, Services
 from retinue.ledger import append
 from retinue.vault import BlobStore, Chunk, SealBroken, WrappedKey, decrypt_range, sealed_size, unwrap_data_key
 
 log = logging.getLogger(__name__)
+
+
+class Damaged(Fault):
+    """The store does not hold what was put there."""
+
+    kind: ClassVar[str] = "damaged"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "What is stored is damaged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +93,8 @@ async def read(
     """Decrypt an artifact, or a range of it, in constant memory. Nothing comes before it is authenticated.
 
     Raises:
-        Unavailable: the store does not answer, or does not hold what was stored; the log tells.
+        Unavailable: the store does not answer.
+        Damaged: it does not hold what was stored; the log tells more.
     """
     artifact_id, size = opened.artifact.artifact_id, sealed_size(opened.artifact.size)
     store, name = services.get(BlobStore), blob_name(tenant_id, artifact_id)
@@ -136,7 +146,7 @@ async def read_sealed(services: Services, tenant_id: UUID, artifact: Artifact, h
     """Return the sealed file: its header, and the blob as it lies in the store.
 
     Raises:
-        Unavailable: as :func:`read`.
+        Unavailable, Damaged: as :func:`read`.
     """
     size = sealed_size(artifact.size)
     yield header
@@ -149,6 +159,6 @@ async def read_sealed(services: Services, tenant_id: UUID, artifact: Artifact, h
         raise _damaged(artifact.artifact_id, error) from error
 
 
-def _damaged(artifact_id: UUID, error: Exception) -> Unavailable:
+def _damaged(artifact_id: UUID, error: Exception) -> Damaged:
     log.error("the artifact %s is damaged: %s", artifact_id, error)
-    return Unavailable("What is stored of this artifact is damaged or gone. Its owner can delete it.", retry_after=60)
+    return Damaged("What is stored of this artifact is damaged or gone. It can only be deleted.")

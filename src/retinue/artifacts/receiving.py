@@ -35,7 +35,7 @@ from retinue.vault import BlobStore, encrypt_stream, new_data_key, seal_to, usab
 log = logging.getLogger(__name__)
 
 _GROW = 8 * 1_048_576
-"""Bytes by which the reservation of a file of unknown size grows."""
+"""Bytes by which the reservation of a file of unknown size goes ahead of it, once the file is as large as that."""
 
 _STILL_COMING_SECONDS = 60.0
 
@@ -136,11 +136,14 @@ class _Passing:
         self._said = time.monotonic()
 
     async def _grow(self, scope: Scope) -> None:
-        step = min(self.size - self.reserved + _GROW, largest(self.incoming, self.limits) - self.reserved)
-        needed = self.size - self.reserved
+        """Reserve what has come, and for a large file some of what is still to come, as far as there is room."""
         owner = self.incoming.owner_id
-        free = self.limits.user_bytes - await _used_locked(scope, owner)
-        step = max(needed, min(step, free))
+        needed = self.size - self.reserved
+        step = needed
+        if self.size > _GROW:
+            free = self.limits.user_bytes - await _used_locked(scope, owner)
+            most = largest(self.incoming, self.limits) - self.reserved
+            step = max(needed, min(needed + _GROW, most, free))
         await scope.queries.execute(
             "UPDATE incoming_artifacts SET reserved = reserved + $2 WHERE artifact_id = $1", self.artifact_id, step
         )
