@@ -10,9 +10,11 @@ setup: ## Make .venv with everything in it (quick when there is nothing to do)
 	@scripts/setup
 
 run: setup ## Start the server (ARGS="--port 9000" passes options on)
+	@scripts/setup-system server
 	@exec .venv/bin/retinue serve $(ARGS)
 
-demo: setup ## Show a whole journey on real files (ARGS="--team" asks a team, "--crash" kills workers)
+demo: setup ## Show a whole journey on real files (ARGS="--team", "--operation"; "--crash" kills workers)
+	@scripts/setup-system server
 	@exec .venv/bin/retinue demo $(ARGS)
 
 test: setup ## Run the whole test suite (ARGS="tests/ledger -k append" runs a part)
