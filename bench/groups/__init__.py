@@ -11,6 +11,7 @@ from bench.groups import (
     ledger,
     plans,
     replay,
+    sandbox,
     start,
     storage,
     streams,
@@ -37,6 +38,7 @@ GROUPS: tuple[Group, ...] = (
     board.GROUP,
     gateway.GROUP,
     artifacts.GROUP,
+    sandbox.GROUP,
 )
 
 __all__ = ["GROUPS"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +18,9 @@ _STYLES: dict[State, str] = {"ok": "green", "note": "yellow", "repaired": "cyan"
 
 
 def doctor(
+    part: Annotated[
+        Literal["sandbox"] | None, typer.Argument(help="Look at this alone, and say everything about it.")
+    ] = None,
     fix: Annotated[bool, typer.Option("--fix", help="Repair what can be repaired.")] = False,
     models: Annotated[bool, typer.Option("--models", help="Really ask a model, which may cost a little.")] = False,
     settings: Annotated[bool, typer.Option("--settings", help="Only print the settings, without secrets.")] = False,
@@ -30,7 +33,7 @@ def doctor(
     if settings:
         _print_settings(screen, loaded)
         return
-    findings = asyncio.run(examine(Patient(loaded, fix=fix, ask_models=models), screen))
+    findings = asyncio.run(examine(Patient(loaded, fix=fix, ask_models=models), screen, part))
     cannot = [finding for finding in findings if finding.state == "cannot"]
     if as_json:
         screen.document({"ok": not cannot, "findings": [asdict(finding) for finding in findings]})
@@ -38,9 +41,10 @@ def doctor(
         raise Failure(f"{len(cannot)} of {len(findings)} need you.", ExitCode.FAILED)
 
 
-async def examine(patient: Patient, screen: Screen) -> list[Finding]:
-    """Run every check, printing each finding as it comes."""
+async def examine(patient: Patient, screen: Screen, part: str | None = None) -> list[Finding]:
+    """Run every check, or those of one part, printing each finding as it comes."""
     from retinue.cli import machine_checks as machine
+    from retinue.cli.sandbox_checks import sandbox
 
     findings: list[Finding] = []
 
@@ -49,6 +53,9 @@ async def examine(patient: Patient, screen: Screen) -> list[Finding]:
             findings.append(finding)
             _print(screen, finding)
 
+    if part == "sandbox":
+        note(await sandbox(patient, whole=True))
+        return findings
     for check in (machine.python, machine.data_folder, machine.disk_space, machine.root_key):
         note(check(patient))
     note(await machine.port(patient))
@@ -56,6 +63,7 @@ async def examine(patient: Patient, screen: Screen) -> list[Finding]:
     note(await machine.redis(patient))
     note(await machine.models(patient))
     note(machine.programs(patient))
+    note(await sandbox(patient, whole=False))
     return findings
 
 

@@ -17,7 +17,7 @@ _SCARCE = 200 << 20
 
 _PROGRAMS = {
     "redis-server": "only the tests of the Redis bus need it",
-    "bwrap": "only the sandbox of later versions needs it (Debian and Ubuntu: the package bubblewrap)",
+    "bwrap": "operations need it (Debian and Ubuntu: the package bubblewrap)",
     "faketime": "only the tests that move clocks need it",
 }
 
