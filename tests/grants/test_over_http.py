@@ -193,6 +193,15 @@ async def test_a_repeated_request_with_an_idempotency_key_makes_one_thing(ann: P
         assert (await application.grant())["used"] == 1
 
 
+async def test_two_applications_may_use_the_same_idempotency_key(ann: Person) -> None:
+    """One must not be told of the other's operation because it asks for the same under the same key."""
+    key, argv = str(uuid4()), {"argv": ["/bin/true"]}
+    async with application_of(ann) as one, application_of(ann) as other:
+        asked = [await each.operate("command", "x", idempotency_key=key, parameters=argv) for each in (one, other)]
+        assert asked[0]["operation_id"] != asked[1]["operation_id"]
+        assert [each["grant_id"] for each in asked] == [one.grant_id, other.grant_id]
+
+
 async def test_used_up_grants_begin_nothing_more(ann: Person) -> None:
     async with application_of(ann, uses=1) as application:
         await application.operate("command", "x", parameters={"argv": ["/bin/true"]})

@@ -21,10 +21,11 @@ from http_message_signatures import (
     HTTPSignatureAlgorithm,
     HTTPSignatureKeyResolver,
     InvalidSignature,
+    VerifyResult,
 )
 
 from retinue.identity.grantees import GranteeKey
-from retinue.kernel import Clock, Unauthenticated
+from retinue.kernel import Clock, Unauthenticated, Unavailable
 from retinue.web import Asked, Credential, content_digests
 
 GRANT_HEADER = "retinue-grant"
@@ -36,6 +37,7 @@ SKEW = 10
 NONCE_LENGTHS = range(16, 129)
 LONGEST = {"signature-input": 2048, "signature": 1024, GRANT_HEADER: 36, "content-digest": 512}
 MOST_COMPONENTS = 32
+_MOST_WAITING = 100
 
 _REQUIRED = ("@method", "@target-uri", GRANT_HEADER)
 _MARKS = frozenset({b"signature", b"signature-input", GRANT_HEADER.encode()})
@@ -145,12 +147,14 @@ class Signatures:
         self._clock = clock
         # A wallet's signature takes 8 ms of pure Python: two at a time, and never on the loop.
         self._slow = asyncio.Semaphore(2)
+        self._waiting = 0
 
     async def verify(self, asked: Asked) -> Credential:
         """Return the credential of a signed request.
 
         Raises:
             Unauthenticated: it is not signed as it must be; the detail says what is wrong.
+            Unavailable: too many wallets' signatures are being checked.
         """
         if "authorization" in asked.headers:
             raise _refusal("the request has an Authorization header besides; send one of the two")
@@ -160,8 +164,7 @@ class Signatures:
             message = _Message(asked.method, asked.target(), _Fields(_chosen(asked, fields)))
             verifier = _Verifier(self._clock.now().timestamp(), has_body=asked.has_body)
             if "eip155:" in fields["signature-input"]:
-                async with self._slow:
-                    (result,) = await asyncio.to_thread(verifier.verify, message, max_age=None)
+                (result,) = await self._in_thread(verifier, message)
             else:
                 (result,) = verifier.verify(message, max_age=None)
         except HTTPMessageSignaturesException as error:
@@ -172,6 +175,17 @@ class Signatures:
         if digest is not None:
             _check_digest(digest)
         return _credential(grant_id, result.parameters, digest)
+
+
+    async def _in_thread(self, verifier: _Verifier, message: _Message) -> list[VerifyResult]:
+        if self._waiting >= _MOST_WAITING:
+            raise Unavailable("Too many wallets sign at once. Try again in a moment.", retry_after=2)
+        self._waiting += 1
+        try:
+            async with self._slow:
+                return await asyncio.to_thread(verifier.verify, message, max_age=None)
+        finally:
+            self._waiting -= 1
 
 
 def _refusal(why: str) -> Unauthenticated:

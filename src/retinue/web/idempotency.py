@@ -71,9 +71,10 @@ class Repeatable:
     key: str
     fingerprint: bytes
 
-    @property
-    def _digest(self) -> bytes:
-        return hashlib.sha256(b"retinue idempotency key\0" + self.key.encode()).digest()
+    def _digest(self, scope: Scope) -> bytes:
+        # Each application has keys of its own: one must not get the answer that its user or another one got.
+        whose = b"" if scope.grant_id is None else b"\0" + scope.grant_id.bytes
+        return hashlib.sha256(b"retinue idempotency key\0" + self.key.encode() + whose).digest()
 
     def _cipher(self, scope: Scope) -> AESGCM:
         salt = scope.tenant_id.bytes + scope.owner().bytes
@@ -103,7 +104,7 @@ class Repeatable:
             """,
             scope.tenant_id,
             scope.owner(),
-            self._digest,
+            self._digest(scope),
             self.fingerprint,
         )
         if not claimed:
@@ -113,7 +114,7 @@ class Repeatable:
         row = await scope.queries.fetchrow(
             "SELECT fingerprint, answer FROM idempotency_keys WHERE user_id = $1 AND key = $2",
             scope.owner(),
-            self._digest,
+            self._digest(scope),
         )
         if row is None:
             raise Conflict("This Idempotency-Key has just expired. Send the request with a new one.")
@@ -144,7 +145,7 @@ class Repeatable:
         await scope.queries.execute(
             "UPDATE idempotency_keys SET answer = $3 WHERE user_id = $1 AND key = $2",
             scope.owner(),
-            self._digest,
+            self._digest(scope),
             nonce + self._cipher(scope).encrypt(nonce, plain, self.fingerprint),
         )
 
