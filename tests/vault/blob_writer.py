@@ -62,7 +62,7 @@ async def growth(folder: Path) -> int:
     """Store and read a large sealed file after a small one; return by how many bytes the peak of the memory grew."""
     store, key = BlobStore.in_folder(folder), new_data_key()
     peaks = []
-    for size in (16 * MEBIBYTE, 512 * MEBIBYTE):
+    for size in (16 * MEBIBYTE, 256 * MEBIBYTE):
         info = await store.put(f"a/{size}", encrypt_stream(key, some(size), context=b""))
         read = partial(store.read, info.name, size=info.size)
         opened = sum([len(piece) async for piece in decrypt_range(key, read, info.size, context=b"")])

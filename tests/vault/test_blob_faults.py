@@ -70,7 +70,7 @@ async def test_what_a_killed_process_left_is_invisible_and_swept(tmp_path: Path)
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
-    """A file of 512 MiB, sealed, stored, read and opened, takes no more than one of 16 MiB; measured from outside."""
+    """A file of 256 MiB, sealed, stored, read and opened, takes no more than one of 16 MiB; measured from outside."""
     assert int(run(*WRITER, "growth", str(tmp_path))) < 24 * MEBIBYTE
 
 
