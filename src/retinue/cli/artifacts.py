@@ -115,15 +115,19 @@ def put(
     retention: Annotated[int | None, typer.Option("--retention", min=1, help="Seconds it is kept.")] = None,
 ) -> None:
     """Store a file. A large one goes in pieces, and goes on where it was after an interruption of the server."""
-    given: dict[str, object] = {"name": name or file.name, "version_of": version_of, "retention_seconds": retention}
+    item = store(cli, file, {"name": name or file.name, "version_of": version_of, "retention_seconds": retention})
+    cli.done(f"Stored {item['name']}, version {item['number']}, {item['size']:,} bytes ({item['artifact_id']}).", item)
+
+
+def store(cli: Remote, file: Path, given: dict[str, object]) -> Json:
+    """Send a file, in pieces if it is large, and return what is known of the artifact that it became."""
     with file.open("rb") as source:
         size = os.fstat(source.fileno()).st_size
         if size <= _SMALL:
             sent = cli.client.request("POST", ARTIFACTS, content=source.read(), params=given, timeout=300)
-            item = sent.json()
-        else:
-            item = _upload(cli, source, size, given)
-    cli.done(f"Stored {item['name']}, version {item['number']}, {item['size']:,} bytes ({item['artifact_id']}).", item)
+            found: Json = sent.json()
+            return found
+        return _upload(cli, source, size, given)
 
 
 def _upload(cli: Remote, source: BinaryIO, size: int, given: dict[str, object]) -> Json:

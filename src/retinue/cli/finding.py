@@ -51,6 +51,10 @@ class Finder:
         """Return the id of a grant of a list, found by its application or ``last``."""
         return self._named("grant", name, path, "grant_id", ("application",))
 
+    def operation(self, name: str) -> str:
+        """Return the id of an operation."""
+        return self._named("operation", name, "/v1/operations", "operation_id", ())
+
     def session(self, name: str) -> str:
         """Return the id of a chat session, found by its title or ``last``."""
         return self._named("session", name, "/v1/my/chat", "session_id", ("title",))

@@ -19,6 +19,7 @@ from retinue.cli.deadletters import deadletters
 from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.grants import grants
 from retinue.cli.keys import keys
+from retinue.cli.operations import operations
 from retinue.cli.plans import plans
 from retinue.cli.runs import runs
 from retinue.cli.screen import plain
@@ -47,7 +48,7 @@ def build() -> typer.Typer:
     program.callback()(_options)
     for command in (serve, worker, migrate, doctor, demo, bench, chat, account, usage):
         command.add_to(program)
-    for noun in (agents, runs, plans, workflows, approvals, deadletters, board, artifacts):
+    for noun in (agents, runs, plans, workflows, approvals, deadletters, board, operations, artifacts):
         program.add_typer(noun, rich_help_panel="Work")
     for noun in (keys, grants, tenants, teams, costs):
         program.add_typer(noun, rich_help_panel="Your account")

@@ -83,6 +83,7 @@ def live_events(
     *,
     after: str | None = None,
     away: Callable[[bool], None] = lambda gone: None,
+    path: str = PATH,
     **filters: object,
 ) -> Iterator[LiveEvent | None]:
     """Yield events for ever, without gap or duplicate across broken connections and server restarts.
@@ -92,6 +93,7 @@ def live_events(
     Args:
         after: the position to begin after; None for now.
         away: called with True when the server is gone and with False when it is back.
+        path: of the stream; by default everything that is the caller's.
         filters: ``run``, ``session``, ``types``.
 
     Raises:
@@ -102,7 +104,7 @@ def live_events(
     while True:
         try:
             headers = {"Last-Event-ID": position} if position else {}
-            with client.streaming(PATH, {**filters, "after": position}, headers) as response:
+            with client.streaming(path, {**filters, "after": position}, headers) as response:
                 if gone_since:
                     away(False)
                 gone_since = 0.0
