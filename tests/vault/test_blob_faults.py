@@ -217,8 +217,7 @@ async def test_a_service_that_keeps_less_than_it_was_given_is_noticed_and_what_i
     async with Service(answer) as service:
         with pytest.raises(Unavailable):
             await store_of(service, tmp_path).put("a/one", some(MEBIBYTE))
-    assert [method for method, _target in service.asked] == ["PUT", "HEAD", "POST"]
-    assert service.asked[-1][1] == "/files?delete"
+    assert service.asked == [(method, "/files/blobs/a/one") for method in ("PUT", "HEAD", "DELETE")]
 
 
 async def test_a_service_that_fails_in_the_middle_is_told_to_forget_the_upload(tmp_path: Path) -> None:

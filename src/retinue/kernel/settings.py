@@ -157,14 +157,20 @@ class Settings(BaseSettings):
     clamd_seconds: float = Field(default=60, gt=0, description="seconds the scanner may be silent")
 
     # Blobs
-    blobs: str = Field(
-        default="",
+    blobs: str | None = Field(
+        default=None,
         description="where sealed files lie: file:///folder or s3://bucket/prefix; empty: a folder in the data folder",
     )
     s3_endpoint: str | None = Field(
-        default=None, description="the address of an S3-compatible service; empty: Amazon's of the region"
+        default=None,
+        validation_alias=AliasChoices("RETINUE_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+        description="the address of an S3-compatible service; empty: Amazon's of the region",
     )
-    s3_region: str | None = _standard("AWS_REGION", default=None, description="the region of the bucket")
+    s3_region: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("RETINUE_S3_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"),
+        description="the region of the bucket",
+    )
     s3_access_key_id: str | None = _standard(
         "AWS_ACCESS_KEY_ID", default=None, description="the key's id for the bucket; empty: the machine's role"
     )
@@ -201,6 +207,17 @@ class Settings(BaseSettings):
     )
     sandbox_minimum: Literal["A", "B", "C"] = Field(
         default="B", description="the level of isolation below which nothing is run (docs/decisions/0015)"
+    )
+    sandbox_image: str = Field(
+        default="docker.io/library/node:22-bookworm", description="the image of containers (docker, kubernetes)"
+    )
+    sandbox_runtime: str | None = Field(
+        default=None, description="the runtime of containers: runsc, or a runtime class such as gvisor"
+    )
+    sandbox_namespace: str = Field(default="retinue", description="the Kubernetes namespace of sandboxes")
+    sandbox_claim: str | None = Field(
+        default=None,
+        description="the Kubernetes volume claim that holds <data>/sandboxes of this server",
     )
 
     # Drivers

@@ -127,21 +127,20 @@ class BlobStore:
             NotFound: there is no such blob.
             SealBroken: the blob has another size, or ends too early.
         """
-        ahead: asyncio.Task[Chunk] | None = None
+        asked = (
+            asyncio.ensure_future(self._window(name, begin, min(begin + _WINDOW, end), size))
+            for begin in range(start, end, _WINDOW)
+        )
+        ahead = next(asked, None)
         try:
-            for begin in range(start, end, _WINDOW):
-                window = ahead or asyncio.ensure_future(self._window(name, begin, min(begin + _WINDOW, end), size))
-                after = begin + _WINDOW
-                ahead = window
-                chunk = await window
-                ahead = None
-                if after < end:
-                    ahead = asyncio.ensure_future(self._window(name, after, min(after + _WINDOW, end), size))
+            while ahead is not None:
+                chunk = await ahead
+                ahead = next(asked, None)  # the next window is on its way while this one is worked on
                 yield chunk
         finally:
             if ahead is not None:
                 ahead.cancel()
-                await asyncio.wait({ahead})
+                await asyncio.gather(ahead, return_exceptions=True)
 
     async def _window(self, name: str, start: int, end: int, size: int | None) -> Chunk:
         actual: int | None

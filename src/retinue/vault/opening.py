@@ -42,7 +42,7 @@ def open_blobs(settings: Settings) -> BlobStore:
 def _bucket(settings: Settings, name: str, prefix: str) -> BlobStore:
     """Open a bucket; what is not set is looked for where Amazon's programs do: environment, role of the machine."""
     endpoint = (settings.s3_endpoint or "").rstrip("/")
-    config: S3Config = {}
+    config: S3Config = {"disable_bulk_delete": True}  # not every service has it, and we delete one by one
     if endpoint:
         config["endpoint"] = endpoint
     if settings.s3_region is not None:
