@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from uuid import uuid4
 
 import anthropic
 import openai
 import pytest
 from google.genai import errors
 
-from retinue.gateway import Rules, rules
+from retinue.gateway import Rules, commands, listen, rules
 from retinue.gateway.rules import Allowance, Hold, UsedUp
 from tests.gateway.gateway_setting import DOLLAR, Setting
 from tests.support.model_server import Step, Usage
@@ -187,13 +188,35 @@ async def test_a_call_of_unknown_price_counts_for_what_the_settings_say(setting:
 
 async def test_an_earlier_attempts_reservations_are_given_back_when_a_line_opens(setting: Setting) -> None:
     """Bug: a worker that died in a call keeps its run's budget for as long as the run lasts."""
-    from retinue.gateway import commands
-
     await setting.set_budget(setting.tenant, DOLLAR)
     await commands.reserve(setting.services, setting.caller(), 1, DOLLAR // 2)
     assert (await setting.budget(setting.tenant)).reserved == DOLLAR // 2
     async with setting.line():
         assert (await setting.budget(setting.tenant)).reserved == 0
+
+
+async def test_calls_are_on_the_bill_of_their_operation_and_application(setting: Setting) -> None:
+    _priced(setting)
+    operation = uuid4()
+    caller = setting.caller(operation_id=operation, application="notes")
+    async with listen(setting.services, setting.path, caller, Rules()), setting.openai() as client:
+        assert await _ask(client) == 200
+    async with setting.scope() as scope:
+        assert await scope.queries.fetchval("SELECT application FROM usage_daily") == "notes"
+        bill = await scope.queries.fetchrow("SELECT operation_id, calls, cost FROM operation_calls")
+    assert bill is not None
+    assert tuple(bill[:3]) == (operation, 1, _CALL_COST)
+
+
+async def test_a_budget_that_is_set_while_a_line_is_open_holds_soon(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "_KEPT_SECONDS", 0.0)
+    _priced(setting)
+    async with setting.line(), setting.openai() as client:
+        assert await _ask(client) == 200
+        await setting.set_budget(setting.tenant, 1)
+        assert await _ask(client) == 402
 
 
 # The rules by themselves

@@ -90,7 +90,7 @@ async def test_anthropics_and_googles_clients_send_the_key_in_their_own_way(serv
 async def test_those_headers_count_there_and_nowhere_else(server: RunningServer, ada: Person) -> None:
     """Bug: a header of a model client becomes a second way in everywhere."""
     key = await _key(ada)
-    async with httpx.AsyncClient(base_url=server.base_url) as client:
+    async with httpx.AsyncClient(base_url=server.base_url, timeout=60) as client:
         for name in ("x-api-key", "x-goog-api-key"):
             assert (await client.get("/v1/models/openai/models", headers={name: key})).status_code == 200
             assert (await client.get("/v1/my/agents", headers={name: key})).status_code == 401
