@@ -84,6 +84,13 @@ def problems(project: Mapping[str, Any], server_lock: str, development_lock: str
     ]
 
 
+def s3_problems(wanted: str, lock: str) -> list[str]:
+    """Everything that is wrong with the lock of the tests' S3 service, one line each."""
+    requirements = [line for line in wanted.splitlines() if line and not line.startswith("#")]
+    found = unsatisfied(requirements, locked_versions(lock)) + unpinned(lock)
+    return [f"tests/s3/requirements.lock: {problem}; run `scripts/setup-s3 --lock`" for problem in found]
+
+
 def main() -> int:
     """Print what is wrong; exit status 1 when anything is."""
     found = problems(
@@ -91,10 +98,12 @@ def main() -> int:
         (ROOT / "requirements.lock").read_text(),
         (ROOT / "requirements-dev.lock").read_text(),
     )
+    if found:
+        found.append("run `make lock` and commit both locks")
+    s3 = ROOT / "tests" / "s3"
+    found += s3_problems((s3 / "requirements.in").read_text(), (s3 / "requirements.lock").read_text())
     for problem in found:
         print(problem)
-    if found:
-        print("run `make lock` and commit both locks")
     return 1 if found else 0
 
 

@@ -42,6 +42,13 @@ def test_a_lock_that_does_not_fit_is_named(server: str, development: str, said: 
     assert any(said in problem for problem in check_locks.problems(PROJECT, server, development))
 
 
+def test_a_lock_of_the_s3_service_that_does_not_fit_is_named() -> None:
+    wanted, lock = "# why\nmoto[s3]~=5.2\n", f"moto==5.2.5{HASH}"
+    assert check_locks.s3_problems(wanted, lock) == []
+    assert "5.1.0 is locked" in check_locks.s3_problems(wanted, lock.replace("5.2.5", "5.1.0"))[0]
+    assert "has no hash" in check_locks.s3_problems(wanted, "moto==5.2.5\n")[0]
+
+
 def test_a_stale_generated_file_is_named_with_its_right_content(tmp_path: Path) -> None:
     generator = check_generated.Generated("zen.txt", "this")
     assert set(check_generated.stale([generator], tmp_path)) == {tmp_path / "zen.txt"}
