@@ -1,0 +1,141 @@
+"""Operations that agents and workflows begin: the tool `operate` and the step `operation:`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.operations.support import content, gone, processes, shell, until
+from tests.support.databases import Cluster
+from tests.support.model_server import ModelServer
+from tests.support.running import Person, RunningServer, running_server
+from tests.support.waiting import holds
+from tests.support.waiting import until as until_holds
+
+
+@pytest.fixture(scope="module")
+async def server(postgres: Cluster) -> AsyncIterator[RunningServer]:
+    async with ModelServer() as model:
+        settings: dict[str, Any] = {
+            "OPENAI_BASE_URL": model.base_url,
+            "OPENAI_API_KEY": "stub-key",
+            "RETINUE_DEFAULT_MODEL": "openai:stub-0ms",
+        }
+        async with running_server(postgres, **settings) as found:
+            yield found
+
+
+@pytest.fixture
+async def person(server: RunningServer) -> Person:
+    return await server.person()
+
+
+def call(script: str, **more: Any) -> str:
+    """Return what makes the scripted model call the tool."""
+    return f"!tool operate {json.dumps(shell(script) | more)}\n!say done"
+
+
+async def only(person: Person) -> dict[str, Any]:
+    [found] = (await person.call("GET", "/v1/operations"))["items"]
+    return dict(found)
+
+
+async def test_an_agent_asks_before_it_hands_files_to_a_program_and_gets_what_was_made(person: Person) -> None:
+    agent = await person.agent(tools=["operate"])
+    asked = await person.send(agent, call("cat in.txt in.txt > out.txt", files={"in.txt": "x\n"}))
+    approval = await person.approval(asked["run_id"])
+    assert approval["tool"] == "operate"
+    assert (await person.call("GET", "/v1/operations"))["items"] == []
+    await person.decide(approval)
+    run = await person.until(asked["run_id"])
+    assert run["status"] == "completed", run
+    operation = await only(person)
+    assert await content(person, operation, "out.txt") == b"x\nx\n"
+    steps = (await person.call("GET", f"/v1/my/runs/{asked['run_id']}/steps"))["items"]
+    assert "out.txt" in json.dumps(steps)
+    assert run["tainted"]  # what a program wrote is nobody's word
+
+
+async def test_an_operation_that_fails_is_a_failed_call_and_the_agent_goes_on(person: Person) -> None:
+    agent = await person.agent(tools=["operate"], autonomy="autonomous")
+    asked = await person.ask(agent, call("exit 4"))
+    assert asked["run"]["status"] == "completed"
+    operation = await only(person)
+    assert (operation["status"], operation["kind"]) == ("failed", "exit_code")
+    asked = await person.ask(agent, '!tool operate {"driver": "nobody", "goal": "x"}\n!say done')
+    assert asked["run"]["status"] == "completed"
+    assert len((await person.call("GET", "/v1/operations"))["items"]) == 1
+
+
+async def test_cancelling_the_agents_run_ends_its_operation(person: Person) -> None:
+    mark = f"3600.{uuid4().int % 10**9}"
+    agent = await person.agent(tools=["operate"], autonomy="autonomous")
+    asked = await person.send(agent, call(f"sleep {mark}"))
+    await holds(lambda: bool(processes(mark)))
+    await person.call("POST", f"/v1/my/runs/{asked['run_id']}/cancel", 202)
+    await gone(lambda: processes(mark), seconds=5)
+    found = await until(person, await only(person))
+    assert found["status"] == "cancelled"
+
+
+WORKFLOW = """
+spec_version: 1
+name: {name}
+steps:
+  - id: count
+    agent: clerk
+    operation:
+      driver: command
+      goal: Count the lines.
+      parameters: {{argv: [/bin/sh, -c, "wc -l < in.txt > count.txt"]}}
+      files: {{in.txt: "${{ inputs.text }}"}}
+      expected: [count.txt]
+  - id: again
+    agent: clerk
+    operation:
+      driver: command
+      goal: Copy it.
+      parameters: {{argv: [/bin/sh, -c, "cat count.txt count.txt > twice.txt"]}}
+      inputs: [{{artifact_id: '${{ steps.count.output.by_name["count.txt"] }}'}}]
+inputs: {{properties: {{text: {{type: string}}}}, required: [text]}}
+output: '${{ steps.again.output.by_name["twice.txt"] }}'
+"""
+
+
+async def test_steps_of_a_workflow_are_a_pipeline_of_operations(person: Person) -> None:
+    await person.agent("clerk", tools=["operate"], tool_policy={"operate": "allow"}, autonomy="autonomous")
+    name = f"w{uuid4().hex[:8]}"
+    text = WORKFLOW.format(name=name)
+    await person.call("PUT", f"/v1/workflows/{name}", content=text.encode(), headers={"Content-Type": "text/yaml"})
+    plan = await person.call("POST", f"/v1/workflows/{name}/runs", 202, json={"inputs": {"text": "a\nb\nc\n"}})
+
+    async def has_ended() -> bool:
+        found = await person.call("GET", f"/v1/my/plans/{plan['plan_id']}")
+        return found["status"] in ("completed", "failed", "cancelled")
+
+    await until_holds(has_ended)
+    found = await person.call("GET", f"/v1/my/plans/{plan['plan_id']}")
+    assert found["status"] == "completed", found
+    answer = await person.client.get(f"/v1/artifacts/{found['output']}/content")
+    assert answer.content == b"3\n3\n"
+
+
+async def test_a_wrong_operation_step_is_named_with_its_place(person: Person) -> None:
+    text = "spec_version: 1\nname: wrong\nsteps:\n  - id: a\n    agent: x\n    operation: {driver: command}\n"
+    answer = await person.call(
+        "PUT", "/v1/workflows/wrong", 422, content=text.encode(), headers={"Content-Type": "text/yaml"}
+    )
+    assert "goal" in json.dumps(answer)
+
+
+async def test_many_calls_at_once_share_the_lane(person: Person) -> None:
+    agent = await person.agent(tools=["operate"], autonomy="autonomous")
+    runs = [(await person.send(agent, call(f"echo {n} > {n}.txt")))["run_id"] for n in range(4)]
+    for ended in await asyncio.gather(*(person.until(run) for run in runs)):
+        assert ended["status"] == "completed"
+    assert len((await person.call("GET", "/v1/artifacts"))["items"]) == 4
