@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +33,16 @@ from retinue.sandbox.groups import Groups
 from retinue.sandbox.means import Means
 from retinue.sandbox.volumes import Kind
 from tests.support.sandboxes import ROOT, alive, make_job, run_job, sandbox_of
+
+
+@pytest.fixture(autouse=True)
+def unmounted(tmp_path: Path) -> Iterator[None]:
+    """Unmount what a test leaves, or its folder cannot be removed."""
+    yield
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        if line.split()[1].startswith(str(tmp_path)):
+            subprocess.run(["umount", line.split()[1]], check=True)
+
 
 if ROOT:
 
@@ -89,7 +100,7 @@ async def test_a_wall_that_does_not_stand_is_found_and_nothing_is_run(
 ) -> None:
     sandbox = sandbox_of(Level.B, tmp_path)
     assert (await sandbox.probe()).level is Level.B
-    original = bubblewrap.options
+    original = bubblewrap_command.options
     if left_out == "filter":
         monkeypatch.setattr(seccomp, "build", lambda **_: bytes.fromhex("060000000000ff7f"))
     elif left_out == "network":

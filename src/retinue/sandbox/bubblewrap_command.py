@@ -72,7 +72,7 @@ def options(job: Job, identity: Identity, etc: Path) -> list[str]:
     ):
         walls.show(str(source), inside, writable=True)
     for source, inside in job.read_only.items():
-        walls.show(str(source), _allowed(inside))
+        walls.show(str(source), allowed(inside))
     if job.socket is not None:
         _connection(walls, job.socket)
     # Without this "/" and "/dev" are file systems in memory that nobody counts, and anybody may fill.
@@ -136,7 +136,7 @@ def _system(walls: Walls, etc: Path) -> None:
             walls.show(os.path.realpath(f"/etc/{name}"), f"/etc/{name}")
 
 
-def _allowed(inside: str) -> str:
+def allowed(inside: str) -> str:
     """Return a place inside where something may be shown; BadInput if it would cover what is there already."""
     covers = inside == "/" or any(f"{one}/".startswith(f"{inside}/") for one in _TAKEN)
     if not inside.startswith("/") or os.path.normpath(inside) != inside or covers or inside.startswith("/proc/"):
