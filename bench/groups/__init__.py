@@ -9,6 +9,7 @@ from bench.groups import (
     feed,
     gateway,
     ledger,
+    operations,
     plans,
     replay,
     sandbox,
@@ -39,6 +40,7 @@ GROUPS: tuple[Group, ...] = (
     gateway.GROUP,
     artifacts.GROUP,
     sandbox.GROUP,
+    operations.GROUP,
 )
 
 __all__ = ["GROUPS"]

@@ -73,7 +73,7 @@ async def test_small_files_come_in_base64_and_under_odd_names(person: Person) ->
     assert await content(person, found, "out.bin") == raw + b"x"
 
 
-@pytest.mark.parametrize("name", ["../out", "a/b", "..", ".", "", "a\\b", "x" * 256, "a\nb", ".home"])
+@pytest.mark.parametrize("name", ["../out", "a/b", "..", ".", "", "a\\b", "x" * 256, "a\nb"])
 async def test_names_that_could_be_paths_are_refused(person: Person, name: str) -> None:
     await operate(person, "true", 422, files=[{"name": name, "content": "x"}])
 

@@ -30,9 +30,6 @@ from retinue.operations.events import (
 )
 from retinue.tools import ArgumentCheck
 
-HOME = ".home"
-"""The folder in the workspace that is the program's ``HOME``."""
-
 LONGEST_NAME = 255  # bytes
 LONGEST_SUMMARY = 4_000  # characters
 _MOST_CHECKED = 4_000_000  # bytes of a file that is read to hold it against a schema
@@ -156,7 +153,7 @@ def checked_name(name: str, where: str) -> str:
     found = unicodedata.normalize("NFC", name)
     if not found or len(found.encode("utf-8", "surrogatepass")) > LONGEST_NAME:
         raise BadInput(f"{where}: 1 to {LONGEST_NAME} bytes.", field=where)
-    if found in (".", "..", HOME) or "/" in found or "\\" in found:
+    if found in (".", "..") or "/" in found or "\\" in found:
         raise BadInput(f"{where}: a plain name of a file, without folders.", field=where)
     if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in found):
         raise BadInput(f"{where}: control characters and line ends are not allowed.", field=where)
