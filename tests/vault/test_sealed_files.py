@@ -37,6 +37,7 @@ BORDERS = sorted(
     {max(0, whole + around) for whole in (0, FIRST, FIRST + NEXT, FIRST + 5 * NEXT) for around in (-1, 0, 1)}
 )
 SIZES = st.one_of(st.sampled_from(BORDERS), st.integers(0, 6 * SMALL))
+POSSIBLE = {sealed_size(plain, SMALL) for plain in range(5 * SMALL)}
 
 
 def content_of(size: int) -> bytes:
@@ -112,16 +113,16 @@ async def test_threads_do_the_same(size: int) -> None:
 
 
 @given(plain=st.integers(0, 2**40), segment=st.sampled_from([SMALL, SEGMENT, 2**20]))
+@settings(deadline=None)
 def test_sizes_are_each_others_reverse(plain: int, segment: int) -> None:
     assert plain_size(sealed_size(plain, segment), segment) == plain
 
 
 @given(size=st.integers(-SMALL, 5 * SMALL))
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 def test_a_size_that_no_file_has_is_refused(size: int) -> None:
     """A last segment that holds nothing is one more way to write a file: only one way is accepted."""
-    possible = {sealed_size(plain, SMALL) for plain in range(5 * SMALL)}
-    if size in possible:
+    if size in POSSIBLE:
         assert sealed_size(plain_size(size, SMALL), SMALL) == size
     else:
         with pytest.raises(SealBroken):
