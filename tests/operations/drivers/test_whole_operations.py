@@ -28,7 +28,7 @@ REPORT = "# Report\n\nThree lines, all well.\n"
 @pytest.fixture(scope="module")
 async def server_of_agents(postgres: Cluster, installed: Settings, _aimock: Aimock) -> AsyncIterator[RunningServer]:
     """A server on which both agents are installed, whose providers are the scripted models."""
-    settings = {
+    settings: dict[str, Any] = {
         "RETINUE_DRIVERS": str(DRIVERS),
         "OPENAI_BASE_URL": f"{_aimock.url}/v1",
         "OPENAI_API_KEY": "the-real-key",
