@@ -114,7 +114,7 @@ async def release(scope: Scope, artifact_id: UUID) -> Artifact | None:
 
 
 async def plan_accrual(scope: Scope) -> None:
-    """Have the tenant's storage counted from time to time, from its first artifact on."""
+    """Have the tenant's storage counted from time to time, from its first file on."""
     due = scope.clock.now() + _ACCRUE_EVERY
     fresh = await scope.queries.fetchval(
         "INSERT INTO storage_accruals (tenant_id, due_at) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING true",

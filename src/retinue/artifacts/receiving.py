@@ -100,6 +100,7 @@ class _Passing:
                 wrapped.data,
             )
             await loose.announce(scope, self.artifact_id)
+            await plan_accrual(scope)
             await reserve(scope, incoming.owner_id, self.reserved, self.limits)
 
     def _check(self, size: int) -> None:
@@ -305,8 +306,6 @@ async def publish(scope: Scope, received: Sequence[Received]) -> None:
         owners.add(row["owner_id"])
         if row["expires_at"] is not None:
             await plan_expiry(scope, one.artifact_id, max(row["expires_at"], now))
-    if received:
-        await plan_accrual(scope)
     if hooks.stored is not None:
         for owner_id in sorted(owners):
             await hooks.stored(scope, owner_id)

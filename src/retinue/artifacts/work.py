@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from uuid import UUID
 
 from retinue.artifacts import lives, uploads
 from retinue.database import open_scope
 from retinue.kernel import Services
+from retinue.vault import BlobStore
+
+_CLEAR_SECONDS = 6 * 3600.0
+_LEFT_SECONDS = 24 * 3600.0
+
+_cleared = -_CLEAR_SECONDS
 
 
 async def on_expire(services: Services, tenant_id: UUID, artifact_id: UUID) -> None:
@@ -19,6 +26,15 @@ async def on_accrue(services: Services, tenant_id: UUID, _tenant: UUID) -> None:
     """Handle the wake-up ``artifact.accrue``."""
     async with open_scope(services, tenant_id, cause=f"wake-up:{lives.ACCRUE}") as scope:
         await lives.on_time_to_accrue(scope)
+    await _clear_store(services)
+
+
+async def _clear_store(services: Services) -> None:
+    """Remove what writers that were killed left in the store; now and then is enough, once for all tenants."""
+    global _cleared  # this process's memory of when it did that
+    if time.monotonic() - _cleared > _CLEAR_SECONDS:
+        _cleared = time.monotonic()
+        await services.get(BlobStore).sweep(_LEFT_SECONDS)
 
 
 async def on_upload_expire(services: Services, tenant_id: UUID, upload_id: UUID) -> None:
