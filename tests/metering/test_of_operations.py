@@ -110,10 +110,13 @@ async def test_storage_that_fills_is_warned_of_on_the_stream(server: RunningServ
 async def test_costs_under_a_grant_are_the_applications_and_counted_once_when_tried_again(
     server: RunningServer,
 ) -> None:
-    """A grant whose tries are each charged with the whole bill has paid for the first one twice."""
+    """A grant whose tries are each charged with the whole bill has paid for the first one twice.
+
+    Nobody named a budget: each try has what is left, or the second one would want more than there is.
+    """
     ada = await server.person()
     async with application_of(ada, application='=SUM("A1")', budget="5", uses=3) as application:
-        asked = await application.http.post("/v1/operations", json=shell(f"{BUSY}; exit 1") | {"budget": "1"})
+        asked = await application.http.post("/v1/operations", json=shell(f"{BUSY}; exit 1"))
         assert asked.status_code == 202, asked.text
         failed = await until(ada, asked.json())
         await ada.call("POST", f"/v1/operations/{failed['operation_id']}/retry", 202)

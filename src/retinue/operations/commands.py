@@ -284,7 +284,7 @@ async def cancel(
 
 
 async def retry(scope: Scope, operation_id: UUID) -> None:
-    """Begin an operation anew that did not succeed, as it was asked for.
+    """Begin an operation anew that did not succeed, as it was asked for; with what its grant has left, if that is less.
 
     Raises:
         NotFound: there is no such operation, or an input of it is gone.
@@ -295,8 +295,13 @@ async def retry(scope: Scope, operation_id: UUID) -> None:
     await refuse_when_stopped(scope)
     holds, _ = await policy(scope)
     seen = await find_operation(scope, operation_id)
+    budget = None
     if seen.grant_id is not None:
-        await grants.use(scope, seen.grant_id, operation_id, (await load(scope, operation_id)).requested.budget)
+        budget = (await load(scope, operation_id)).requested.budget
+        left = (await grants.terms(scope, seen.grant_id, lock=True)).left()
+        if left:
+            budget = _least(budget, left)
+        await grants.use(scope, seen.grant_id, operation_id, budget)
     row = await find_operation(scope, operation_id, lock=True)
     if not row.ended or row.status is rules.OperationStatus.COMPLETED:
         raise Conflict(f"Only an operation that did not succeed can be tried again; this one is {row.status}.")
@@ -309,7 +314,7 @@ async def retry(scope: Scope, operation_id: UUID) -> None:
         raise Conflict("The files that came with the request are not kept any more. Send the request again.")
     tainted = ("whoever asked for the operation has read untrusted text",) if requested.tainted else ()
     run_id = await _start(scope, operation_id, requested, holds, 0, tainted)
-    await record(scope, row, OperationRetried(run_id=run_id), run_id=run_id)
+    await record(scope, row, OperationRetried(run_id=run_id, budget=budget), run_id=run_id)
 
 
 async def record(scope: Scope, row: OperationRow, *facts: Any, run_id: UUID | None = None) -> int:

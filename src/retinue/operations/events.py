@@ -182,9 +182,15 @@ class OperationCancelled(Event, frozen=True, kw_only=True, omit_defaults=True):
 
 @event("operation.retried")
 class OperationRetried(Event, frozen=True, kw_only=True):
-    """Somebody wants it done once more, from the start."""
+    """Somebody wants it done once more, from the start.
+
+    Attributes:
+        budget: what its model calls may cost this time, in nano-dollars, where that is not what was asked for: its
+            grant has less left.
+    """
 
     run_id: UUID
+    budget: int | None = None
 
 
 Ending = OperationCompleted | OperationFailed | OperationTimedOut | OperationCancelled

@@ -11,6 +11,8 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from uuid import UUID
 
+import msgspec
+
 from retinue.kernel import BadInput
 from retinue.ledger import Event, Recorded
 from retinue.operations.events import (
@@ -135,6 +137,8 @@ def _apply(state: OperationState, fact: Event, at: datetime) -> None:
         state.ending, state.ended_at, state.phase = fact, at, ""
     elif isinstance(fact, OperationRetried):
         state.run_id, state.attempts_before = fact.run_id, state.attempt
+        if fact.budget is not None:
+            state.requested = msgspec.structs.replace(state.requested, budget=fact.budget)
         state.before = state.ending.usage if state.ending is not None else state.before
         state.cancel = state.ending = state.ended_at = state.started_at = None
 
