@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+from collections.abc import Iterable
 from pathlib import Path
 
 from retinue.kernel import BadInput
 from retinue.sandbox import bridge
 from retinue.sandbox.identities import Identity
 from retinue.sandbox.jobs import GATEWAY_PORT, HOME, WORK, Job
+from retinue.sandbox.workspaces import FOLDERS_OF_ETC
 
 BRIDGE = "/run/retinue/bridge.py"
 SOCKET = "/run/retinue/gateway"
@@ -22,9 +24,9 @@ INSIDE = 1000
 """The user and group inside, where a user namespace gives them numbers of its own."""
 
 _ROOTS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-_ETC = ("ssl/certs", "pki/ca-trust", "ca-certificates", "ld.so.cache", "alternatives", "localtime", "mime.types")
-_HIDDEN = ("/proc/kcore", "/proc/keys", "/proc/key-users", "/proc/timer_list", "/proc/latency_stats")
-_TAKEN = (WORK, HOME, TEMPORARY, SHARED, "/proc", "/etc/passwd", BRIDGE, "/usr/bin", *(f"/{name}" for name in _ROOTS))
+# What a plain user's job could read about that user's keys. What only root could read needs no cover.
+_HIDDEN = ("/proc/keys", "/proc/key-users")
+_TAKEN = (WORK, HOME, TEMPORARY, SHARED, "/proc", "/etc", BRIDGE, "/usr/bin", *(f"/{name}" for name in _ROOTS))
 
 # The first process inside is a shell that waits: it reaps orphans, and the program is not process 1, for which
 # signals work in another way. Where root builds the walls it stays root, without a way to use that: a signal at the
@@ -37,7 +39,7 @@ class Walls:
 
     def __init__(self) -> None:
         self.options: list[str] = []
-        self._made = {"/"}
+        self._made = {"/", "/dev", "/etc"}
 
     def add(self, *options: str) -> None:
         """Add options as they are."""
@@ -62,7 +64,7 @@ def options(job: Job, identity: Identity, etc: Path) -> list[str]:
     """Return bubblewrap's options for the walls. Raises BadInput for a job that asks for what cannot be shown."""
     walls = Walls()
     _apart(walls, identity)
-    _system(walls, etc)
+    _system(walls, etc, () if identity.private else _HIDDEN)
     space = job.workspace
     for source, inside in (
         (space.work, WORK),
@@ -116,7 +118,8 @@ def _apart(walls: Walls, identity: Identity) -> None:
         walls.add("--unshare-user", "--uid", str(INSIDE), "--gid", str(INSIDE))
 
 
-def _system(walls: Walls, etc: Path) -> None:
+def _system(walls: Walls, etc: Path, hidden: Iterable[str]) -> None:
+    # Every mount takes time at the start of every job: so one folder for /etc, and not a file after the other.
     walls.show("/usr", "/usr")
     for name in _ROOTS:
         path = Path("/", name)
@@ -125,15 +128,13 @@ def _system(walls: Walls, etc: Path) -> None:
         elif path.is_dir():
             walls.show(str(path), str(path))
     walls.add("--proc", "/proc", "--dev", "/dev")
-    walls.folder("/etc")
-    for hidden in _HIDDEN:
-        if os.path.exists(hidden):
-            walls.add("--ro-bind", "/dev/null", hidden)
-    for name in sorted(os.listdir(etc)):
-        walls.show(str(etc / name), f"/etc/{name}")
-    for name in _ETC:
-        if os.path.exists(f"/etc/{name}"):
-            walls.show(os.path.realpath(f"/etc/{name}"), f"/etc/{name}")
+    for one in hidden:
+        if os.path.exists(one):
+            walls.add("--ro-bind", "/dev/null", one)
+    walls.show(str(etc), "/etc")
+    for folder in FOLDERS_OF_ETC:
+        if os.path.isdir(f"/etc/{folder}"):
+            walls.add("--ro-bind", f"/etc/{folder}", f"/etc/{folder}")
 
 
 def allowed(inside: str) -> str:

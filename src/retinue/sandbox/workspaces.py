@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 from retinue.sandbox.jobs import SandboxFailed, Workspace, check_job_id
@@ -39,26 +41,42 @@ def hand_over(workspace: Workspace, uid: int, gid: int) -> None:
                 os.chown(os.path.join(path, entry), uid, gid, follow_symlinks=False)
 
 
+FOLDERS_OF_ETC = ("ssl/certs", "pki/ca-trust", "alternatives")
+"""Folders of this machine's ``/etc`` that are shown as they are."""
+
+_COPIED = ("ld.so.cache", "localtime", "mime.types")
+
+
 def write_etc(workspace: Workspace, uid: int, gid: int) -> Path:
-    """Write the few files that programs look for in ``/etc``, and return their folder."""
+    """Write what programs look for in ``/etc``, and return its folder; nothing else of the machine's is there."""
     etc = workspace.folder / "etc"
-    etc.mkdir(mode=0o755, exist_ok=True)
+    etc.mkdir(exist_ok=True)
     nobody = "" if uid == 65534 else "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
-    files = {
+    texts = {
         "passwd": f"root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:{uid}:{gid}:agent:/home/agent:/bin/sh\n{nobody}",
         "group": f"root:x:0:\nagent:x:{gid}:\n" + ("" if gid == 65534 else "nogroup:x:65534:\n"),
         "hosts": "127.0.0.1 localhost sandbox\n::1 localhost sandbox\n",
         "hostname": "sandbox\n",
         "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
         "resolv.conf": "",
-        "localtime": None,
     }
-    for name, text in files.items():
-        if text is not None:
-            path = etc / name
-            path.write_text(text, encoding="ascii")
-            path.chmod(0o644)
+    for name, content in {**{name: text.encode() for name, text in texts.items()}, **_copied()}.items():
+        (etc / name).write_bytes(content)
+        (etc / name).chmod(0o644)
+    for name in FOLDERS_OF_ETC:
+        (etc / name).mkdir(parents=True, exist_ok=True)
+        (etc / name).parent.chmod(0o755)  # whatever the server's umask is
+    etc.chmod(0o755)
     return etc
+
+
+@cache
+def _copied() -> dict[str, bytes]:
+    found = {}
+    for name in _COPIED:
+        with contextlib.suppress(OSError):
+            found[name] = Path("/etc", name).read_bytes()
+    return found
 
 
 def wipe_folder(folder: Path) -> None:
