@@ -60,7 +60,8 @@ def shortened(text: str, length: int = _SHOWN) -> str:
 def call_line(tool: object, arguments: object) -> str:
     """Return one line about a tool that is used: its name, and what tells the call from others."""
     told = arguments if isinstance(arguments, dict) else {}
+    used = shortened(" ".join(str(tool).split()), _VALUE + 100)
     for name in ("file_path", "absolute_path", "path", "dir_path", "command", "pattern", "query", "description"):
         if isinstance(told.get(name), str):
-            return f"{tool} {shortened(' '.join(told[name].split()), _VALUE)}\n"
-    return f"{tool}\n"
+            return f"{used} {shortened(' '.join(told[name].split()), _VALUE)}\n"
+    return f"{used}\n"
