@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from retinue_client import Refused
 from tests.support.databases import Cluster
 from tests.support.running import Person, RunningServer, running_server
 from tests.support.signing import application_of
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +103,16 @@ async def test_the_end_of_a_grant_reaches_the_application_as_a_reason(ann: Perso
     assert (refusal.value.status, refusal.value.kind) == (403, "forbidden")
     assert "revoked at" in refusal.value.detail
     assert refusal.value.trace_id
+
+
+async def test_the_end_of_a_grants_time_is_recorded_by_itself(ann: Person) -> None:
+    """What runs under a grant is stopped from there; a grant that nobody asks by would otherwise end unseen."""
+    end = datetime.now(UTC) + timedelta(seconds=1)
+    async with application_of(ann, expires_at=end.isoformat()) as application:
+
+        async def recorded() -> bool:
+            page = await ann.call("GET", f"/v1/my/grants/{application.grant_id}/events")
+            return bool(page["items"][-1]["type"] == "grant.expired")
+
+        await until(recorded)
+    assert datetime.now(UTC) >= end

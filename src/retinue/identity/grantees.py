@@ -116,7 +116,7 @@ def _address_of_signer(signature: bytes, message: bytes) -> bytes | None:
     A signature is ``r``, ``s`` and ``v`` in 65 bytes; ``v`` is 27 or 28, or 0 or 1 as some wallets write it.
     """
     from eth_keys.datatypes import Signature
-    from eth_keys.exceptions import BadSignature, ValidationError
+    from eth_keys.exceptions import BadSignature, ValidationError  # type: ignore[attr-defined]  # raised, not listed
 
     if len(signature) != 65:
         return None

@@ -176,7 +176,6 @@ class Signatures:
             _check_digest(digest)
         return _credential(grant_id, result.parameters, digest)
 
-
     async def _in_thread(self, verifier: _Verifier, message: _Message) -> list[VerifyResult]:
         if self._waiting >= _MOST_WAITING:
             raise Unavailable("Too many wallets sign at once. Try again in a moment.", retry_after=2)
