@@ -45,7 +45,7 @@ _TENANT_FILTER = re.compile(
 _EXPLICIT = re.compile(r"(?:--|#) tenant: explicit[^\w\n]+\w+ \w+")
 
 _BACKTICKED = re.compile(r"`([\w.-]+(?:/[\w.-]+)*/?)`")
-_TEST_PACKAGES = frozenset({"pytest", "hypothesis"})
+_TEST_PACKAGES = frozenset({"pytest", "pytest-asyncio", "hypothesis"})
 _BROUGHT_BY = {"google": "google-genai", "crypto": "cryptography", "asyncio": "greenlet"}
 """Extra -> the package it brings, where the two have different names."""
 
@@ -238,7 +238,8 @@ def undeclared_imports(root: Path) -> list[str]:
     A conformance suite runs in its user's test environment, so pytest and hypothesis are at hand there.
     """
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    declared = _asked_for(project["dependencies"])
+    extras = chain(*project.get("optional-dependencies", {}).values())
+    declared = _asked_for([*project["dependencies"], *extras])
     breaches = []
     for path in sources(root, "src"):
         at_hand = declared | (_TEST_PACKAGES if path.name == "conformance.py" else frozenset())

@@ -58,20 +58,28 @@ class NoSandbox(Sandbox):
 
 
 def candidates(settings: Settings) -> Mapping[str, Sandbox]:
-    """Return the sandboxes that the settings allow, the one to be tried first in front."""
+    """Return the sandboxes that the settings allow, the one to be tried first in front. Raises SandboxRefused."""
     folder = settings.data / "sandboxes"
     if settings.sandbox == "none":
         return {"none": NoSandbox("Sandboxes are switched off (RETINUE_SANDBOX=none).")}
-    if settings.sandbox == "docker":
-        from retinue.sandbox.docker import Docker
-
-        return {"docker": Docker.from_settings(settings)}
-    if settings.sandbox == "kubernetes":
-        from retinue.sandbox.kubernetes import Kubernetes
-
-        return {"kubernetes": Kubernetes.from_settings(settings)}
+    if settings.sandbox in ("docker", "kubernetes"):
+        return {settings.sandbox: _engine(settings)}
     local: dict[str, Sandbox] = {"bubblewrap": Bubblewrap(folder), "landlock": Landlock(folder)}
     return local if settings.sandbox == "auto" else {settings.sandbox: local[settings.sandbox]}
+
+
+def _engine(settings: Settings) -> Sandbox:
+    """Return the sandbox of a container engine: its client is an extra that not everybody installs."""
+    try:
+        if settings.sandbox == "docker":
+            from retinue.sandbox.docker import Docker
+
+            return Docker.from_settings(settings)
+        from retinue.sandbox.kubernetes import Kubernetes
+
+        return Kubernetes.from_settings(settings)
+    except ImportError as missing:
+        raise SandboxRefused(f"Install retinue[{settings.sandbox}]: {missing}.") from missing
 
 
 async def choose(settings: Settings) -> Sandbox:
