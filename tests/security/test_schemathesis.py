@@ -22,6 +22,7 @@ from tests.support.databases import Cluster
 from tests.support.running import RunningServer, running_server
 
 EXAMPLES = 400
+schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
 # These end what the test needs: its login, and its membership.
 SPARED = frozenset({"identity_log_out", "identity_change_password", "tenants_leave", *STREAMS})
 

@@ -43,7 +43,45 @@ _LONGEST = 2**31 - 1
 
 _BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": _BYTES}}}
-_PIECE = {"requestBody": {"required": True, "content": {tus.MEDIA_TYPE: _BYTES}}}
+
+
+def _header(name: str, description: str, *, required: bool = True, **schema: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "header",
+        "required": required,
+        "description": description,
+        "schema": {"type": "string", **schema},
+    }
+
+
+_VERSION = _header("Tus-Resumable", "the version of the protocol", enum=[tus.VERSION])
+_SIZE = "^[0-9]{1,18}$"
+_CHECKSUM = _header(
+    "Upload-Checksum",
+    "of the bytes of this request: `sha256` or `sha1`, a space, and base64",
+    required=False,
+    pattern="^sha(1|256) [A-Za-z0-9+/]+=*$",
+)
+_NEW_UPLOAD: dict[str, Any] = {
+    "requestBody": {"content": {tus.MEDIA_TYPE: _BYTES}},
+    "parameters": [
+        _VERSION,
+        _header("Upload-Length", "bytes of the whole file", pattern=_SIZE),
+        _header(
+            "Upload-Metadata",
+            "pairs of a key and base64 of UTF-8, with commas between: `filename`, and where wanted `version_of` and "
+            "`retention_seconds`",
+            pattern="^filename [A-Za-z0-9+/]+=*$",
+        ),
+        _CHECKSUM,
+    ],
+}
+_PIECE: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {tus.MEDIA_TYPE: _BYTES}},
+    "parameters": [_VERSION, _header("Upload-Offset", "where these bytes begin", pattern=_SIZE), _CHECKSUM],
+}
+_TUS: dict[str, Any] = {"parameters": [_VERSION]}
 _SEALED: dict[int | str, dict[str, Any]] = {
     200: {"description": "The sealed file", "content": {sealed_file.MEDIA_TYPE: _BYTES}}
 }
@@ -218,7 +256,7 @@ async def abilities(services: Annotated[Services, Depends(services_of)]) -> Resp
     "",
     status_code=201,
     response_class=Response,
-    openapi_extra={"requestBody": {"content": {tus.MEDIA_TYPE: _BYTES}}},
+    openapi_extra=_NEW_UPLOAD,
     responses=problems(400, 409, 412, 413, 415, 507),
 )
 async def begin(passage: Annotated[Passage, passing("artifacts", "create")], request: Request) -> Response:
@@ -245,7 +283,7 @@ async def begin(passage: Annotated[Passage, passing("artifacts", "create")], req
     return Response(status_code=201, headers=tus.state(upload) | place)
 
 
-@upload_router.head("/{upload_id}", response_class=Response, responses=problems(410, 412))
+@upload_router.head("/{upload_id}", response_class=Response, openapi_extra=_TUS, responses=problems(410, 412))
 async def where(scope: Annotated[Scope, scoped("artifacts", "create")], upload_id: str, request: Request) -> Response:
     """Say how much of an upload is safe."""
     tus.check_version(request.headers)
@@ -277,7 +315,7 @@ async def go_on(
     return Response(status_code=204, headers=tus.state(upload))
 
 
-@upload_router.delete("/{upload_id}", status_code=204, responses=problems(409, 410, 412))
+@upload_router.delete("/{upload_id}", status_code=204, openapi_extra=_TUS, responses=problems(409, 410, 412))
 async def give_up(scope: Annotated[Scope, scoped("artifacts", "create")], upload_id: str, request: Request) -> Response:
     """Give an upload up."""
     tus.check_version(request.headers)
