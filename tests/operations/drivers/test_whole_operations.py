@@ -28,15 +28,19 @@ REPORT = "# Report\n\nThree lines, all well.\n"
 @pytest.fixture(scope="module")
 async def server_of_agents(postgres: Cluster, installed: Settings, _aimock: Aimock) -> AsyncIterator[RunningServer]:
     """A server on which both agents are installed, whose providers are the scripted models."""
-    settings: dict[str, Any] = {
+    async with running_server(postgres, **with_agents(_aimock)) as server:
+        yield server
+
+
+def with_agents(models: Aimock) -> dict[str, Any]:
+    """Return the settings of such a server."""
+    return {
         "RETINUE_DRIVERS": str(DRIVERS),
-        "OPENAI_BASE_URL": f"{_aimock.url}/v1",
+        "OPENAI_BASE_URL": f"{models.url}/v1",
         "OPENAI_API_KEY": "the-real-key",
-        "GEMINI_BASE_URL": _aimock.url,
+        "GEMINI_BASE_URL": models.url,
         "GEMINI_API_KEY": "the-real-key",
     }
-    async with running_server(postgres, **settings) as server:
-        yield server
 
 
 @pytest.fixture
@@ -170,3 +174,13 @@ async def test_one_agent_goes_on_with_what_another_made(person: Person, aimock: 
 
     assert second["status"] == "completed", second["detail"]
     assert await content(person, second, "both.md") == b"by qwen\nby gemini\n"
+
+
+async def test_an_agent_that_floods_its_output_is_ended(person: Person, aimock: Aimock) -> None:
+    """Gemini CLI writes all that a command printed; Qwen Code shortens it by itself."""
+    flood = {"command": "head -c 5000000 /dev/zero | tr '\\0' x", "description": "flood"}
+    aimock.script(calls("run_shell_command", flood, hasToolResult=False), says("Done.", hasToolResult=True))
+
+    found = await until(person, await operate(person, "gemini", limits={"output": 1_000_000}), seconds=60)
+
+    assert (found["status"], found["kind"]) == ("failed", "output")
