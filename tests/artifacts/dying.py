@@ -168,8 +168,8 @@ def plant(name: str) -> None:
     elif name == "forgetting before removing":
         doom = loose.doom
 
-        async def forgetful(scope: Scope, blob_id: Any) -> None:
-            await doom(scope, blob_id)
+        async def forgetful(scope: Scope, blob_id: Any, *, at_once: bool = True) -> None:
+            await doom(scope, blob_id, at_once=at_once)
             await scope.queries.execute("DELETE FROM loose_blobs WHERE blob_id = $1", blob_id)
 
         loose.doom = forgetful

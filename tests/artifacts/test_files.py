@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from retinue import artifacts
-from retinue.kernel import BadInput, Conflict, Forbidden, Gone, NotFound
+from retinue.kernel import Actor, ActorKind, BadInput, Conflict, Forbidden, Gone, NotFound
 from retinue.ledger import read_stream
 from retinue.vault import new_recipient
 from tests.artifacts.support import Place
@@ -143,8 +143,7 @@ async def test_all_of_an_operation_goes_at_once(place: Place) -> None:
 async def test_a_legal_hold_keeps_it_from_everybody(place: Place) -> None:
     stored = await place.store()
     async with place.scope(role="admin") as scope:
-        admin = place.other()
-        scope.actor = type(scope.actor)(scope.actor.kind, admin.user_id)
+        scope.user_id = place.other().user_id
         held = await artifacts.hold(scope, stored.artifact_id, "a dispute")
         assert held.hold_reason == "a dispute"
     async with place.scope() as scope:
@@ -154,6 +153,10 @@ async def test_a_legal_hold_keeps_it_from_everybody(place: Place) -> None:
             await artifacts.release(scope, stored.artifact_id)
     async with place.scope(role="admin") as scope:
         await artifacts.release(scope, stored.artifact_id)
+    async with place.scope() as scope:
+        assert (await artifacts.hold(scope, stored.artifact_id, "my own")).held_by == f"user:{place.user_id}"
+        scope.actor = Actor(ActorKind.API_KEY, uuid4())  # the same person with another credential
+        assert (await artifacts.release(scope, stored.artifact_id)) is not None
         await artifacts.delete(scope, stored.artifact_id)
     await place.settled()
 

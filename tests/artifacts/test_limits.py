@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,8 +14,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from retinue import artifacts
-from retinue.artifacts import Limits, Stored, hooks, lives, quota
-from retinue.kernel import Clock, Gone, PayloadTooLarge, Scope, StorageFull, Unavailable
+from retinue.artifacts import Limits, Stored, hooks, lives, quota, uploads
+from retinue.artifacts.pieces import Writing, create
+from retinue.house import House
+from retinue.kernel import Clock, Gone, NotFound, PayloadTooLarge, Scope, Settings, StorageFull, Unavailable
 from retinue.vault import BlobStore, new_recipient, open_sealed
 from tests.artifacts.support import Place, pieces, until
 
@@ -266,6 +269,55 @@ async def test_files_that_fail_in_the_middle_leave_nothing(place: Place) -> None
         await artifacts.receive(place.services, place.tenant_id, incoming, broken())
     await place.settled()
     assert (await place.used(), await place.blobs()) == (0, [])
+
+
+async def test_an_upload_in_many_small_pieces(place: Place) -> None:
+    """Its pieces go one after the other when it is finished; none is left, and none is counted twice."""
+    content = bytes(range(60))
+    async with place.scope() as scope:
+        upload = await create(scope, "crumbs", len(content))
+
+    @asynccontextmanager
+    async def caller() -> AsyncIterator[Scope]:
+        async with place.scope() as scope:
+            yield scope
+
+    async def check() -> None:
+        return None
+
+    for n in range(len(content)):
+        writing = Writing(place.services, place.tenant_id, caller, upload.upload_id, whole=False)
+        await writing.write(n, pieces(content[n : n + 1]), check)
+
+    async def stored() -> bool:
+        async with place.scope() as scope:
+            return (await uploads.find(scope, upload.upload_id)).state == "stored"
+
+    await until(stored)
+    await place.settled(30)
+    async with place.scope() as scope:
+        (only,) = await artifacts.list_artifacts(scope)
+    assert await place.content(only) == content
+    assert await place.used() == len(content)
+
+
+async def test_an_upload_that_nobody_goes_on_with_is_given_up(
+    place: Place, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(house.services.get(Settings), "upload_seconds", 1)
+    async with place.scope() as scope:
+        upload = await create(scope, "forgotten", 5000)
+    assert await place.used() == 5000
+
+    async def gone() -> bool:
+        return await place.rows("uploads") == 0
+
+    await until(gone)
+    await place.settled()
+    assert await place.used() == 0
+    async with place.scope() as scope:
+        with pytest.raises(NotFound):
+            await uploads.find(scope, upload.upload_id)
 
 
 # Recipients

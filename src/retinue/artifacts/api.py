@@ -11,7 +11,7 @@ from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
 from retinue.artifacts import lives, opening, pieces, replying, sealed_file, serving, tus, uploads, views
-from retinue.artifacts.finishing import terms_of
+from retinue.artifacts.finishing import shorter, terms_of
 from retinue.artifacts.hooks import limits_of
 from retinue.artifacts.receiving import discard, publish, receive
 from retinue.artifacts.rules import Incoming
@@ -142,7 +142,7 @@ async def create(
             kind="upload",
             size_hint=int(announced) if announced.isdecimal() and len(announced) < 18 else None,
             version_of=version_of,
-            retention_seconds=retention_seconds if terms.retention_seconds is None else terms.retention_seconds,
+            retention_seconds=shorter(retention_seconds, terms.retention_seconds),
             expires_at=terms.expires_at,
             recipients=terms.recipients,
         )

@@ -62,9 +62,10 @@ class ArtifactOpened(ArtifactEvent, frozen=True, kw_only=True):
 
 @event("artifact.held", personal=("reason",))
 class ArtifactHeld(ArtifactEvent, frozen=True, kw_only=True):
-    """Until it is released, nobody deletes it, and it does not expire."""
+    """Until it is released, nobody deletes it, and it does not expire. ``by``: the user who wants that."""
 
     reason: str = ""
+    by: UUID | None = None
 
 
 @event("artifact.released")

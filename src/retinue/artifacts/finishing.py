@@ -98,13 +98,14 @@ def _incoming(upload: Upload, terms: GrantTerms) -> Incoming:
         kind="upload",
         size_hint=upload.length,
         version_of=upload.version_of,
-        retention_seconds=_shorter(upload.retention_seconds, terms.retention_seconds),
+        retention_seconds=shorter(upload.retention_seconds, terms.retention_seconds),
         expires_at=terms.expires_at,
         recipients=terms.recipients,
     )
 
 
-def _shorter(one: int | None, other: int | None) -> int | None:
+def shorter(one: int | None, other: int | None) -> int | None:
+    """Return the shorter of two times, either of which may be left out."""
     return min((each for each in (one, other) if each is not None), default=None)
 
 

@@ -84,7 +84,7 @@ async def hold(scope: Scope, artifact_id: UUID, reason: str) -> Artifact:
     """
     found = await locked(scope, artifact_id)
     if found.held_by is None:
-        fact = ArtifactHeld(artifact_id=artifact_id, reason=reason)
+        fact = ArtifactHeld(artifact_id=artifact_id, reason=reason, by=scope.user_id)
         await append(scope, stream_of(artifact_id), found.version, [fact], owner_id=found.owner_id)
     return await locked(scope, artifact_id)
 
@@ -99,7 +99,7 @@ async def release(scope: Scope, artifact_id: UUID) -> Artifact | None:
     found = await locked(scope, artifact_id)
     if found.held_by is None:
         return found
-    if scope.role != "admin" and scope.user_id is not None and found.held_by != str(scope.actor):
+    if scope.role != "admin" and scope.user_id is not None and found.held_by != f"user:{scope.user_id}":
         raise Forbidden("Somebody else holds it. They, or an admin, can release it.")
     fact = ArtifactReleased(artifact_id=artifact_id)
     await append(scope, stream_of(artifact_id), found.version, [fact], owner_id=found.owner_id)

@@ -79,8 +79,11 @@ async def locked(scope: Scope, blob_ids: Sequence[UUID]) -> list[UUID]:
     return [row["blob_id"] for row in rows]
 
 
-async def doom(scope: Scope, blob_id: UUID) -> None:
-    """Have a blob removed from the store once the scope has committed, and forget what was known of it."""
+async def doom(scope: Scope, blob_id: UUID, *, at_once: bool = True) -> None:
+    """Have a blob removed from the store once the scope has committed, and forget what was known of it.
+
+    Without ``at_once`` it goes through the queue: hundreds that begin with one commit would crowd out everything else.
+    """
     await scope.queries.execute(
         "INSERT INTO loose_blobs (tenant_id, blob_id, due_at, doomed) VALUES ($1, $2, $3, true) "
         "ON CONFLICT (tenant_id, blob_id) DO UPDATE SET due_at = $3, doomed = true",
@@ -89,7 +92,10 @@ async def doom(scope: Scope, blob_id: UUID) -> None:
         scope.clock.now(),
     )
     await _forget(scope, blob_id)
-    await claims.begin(scope, SWEEP, blob_id, sweep)
+    if at_once:
+        await claims.begin(scope, SWEEP, blob_id, sweep)
+    else:
+        await wake(scope, SWEEP, blob_id)
 
 
 async def _forget(scope: Scope, blob_id: UUID) -> None:

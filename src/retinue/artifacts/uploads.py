@@ -20,6 +20,7 @@ from retinue.kernel import Actor, ActorKind, Conflict, Gone, NotFound, Row, Scop
 from retinue.vault import WrappedKey, unwrap_data_key
 
 EXPIRE = "upload.expire"
+_FEW = 16
 COLUMNS = (
     "upload_id, owner_id, grant_id, name, length, received, parts, state, problem, artifact_id, expires_at, "
     "actor_kind, actor_id, version_of, retention_seconds"
@@ -113,7 +114,7 @@ async def drop_parts(scope: Scope, upload_id: UUID) -> None:
     await loose.destroy_keys(scope, upload_id)
     rows = await scope.queries.fetch("DELETE FROM upload_parts WHERE upload_id = $1 RETURNING blob_id", upload_id)
     for row in rows:
-        await loose.doom(scope, row["blob_id"])
+        await loose.doom(scope, row["blob_id"], at_once=len(rows) <= _FEW)
 
 
 async def expire(scope: Scope, upload_id: UUID) -> None:

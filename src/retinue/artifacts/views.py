@@ -108,7 +108,8 @@ async def _insert(scope: Scope, recorded: Recorded[Event], fact: ArtifactStored)
 async def _change(scope: Scope, recorded: Recorded[Event], fact: ArtifactEvent) -> None:
     if isinstance(fact, ArtifactHeld):
         values: dict[str, Any] = {
-            "held_by": recorded.meta.actor,
+            # The user, whatever credential was used: the same person releases it with another one.
+            "held_by": recorded.meta.actor if fact.by is None else f"user:{fact.by}",
             "held_since": recorded.recorded_at,
             "hold_reason": fact.reason,
         }
