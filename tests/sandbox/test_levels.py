@@ -32,7 +32,7 @@ from retinue.sandbox import (
 from retinue.sandbox.groups import Groups
 from retinue.sandbox.means import Means
 from retinue.sandbox.volumes import Kind
-from tests.support.sandboxes import ROOT, alive, make_job, run_job, sandbox_of
+from tests.support.sandboxes import LEVELS, ROOT, alive, make_job, run_job, sandbox_of
 
 
 @pytest.fixture(autouse=True)
@@ -165,7 +165,8 @@ async def test_no_sandbox_runs_nothing(tmp_path: Path) -> None:
 
 
 SERVER = """
-import asyncio, sys
+import sys
+import uvloop  # as the server does
 from pathlib import Path
 from retinue.sandbox import *
 from tests.support.sandboxes import sandbox_of
@@ -177,7 +178,7 @@ async def main():
     job = Job(job_id="job", argv=["/bin/sh", "-c", script], workspace=workspace)
     await sandbox.run(job, lambda stream, data: print(data.decode(), flush=True))
 
-asyncio.run(main())
+uvloop.run(main())
 """
 
 
@@ -236,6 +237,32 @@ async def test_what_does_not_die_with_its_server_is_killed_at_the_takeover(
     await sandbox.reap("job")
     assert alive("300.125") == []
     assert list(jobs.iterdir()) == []
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("level", LEVELS)
+async def test_when_who_waits_is_killed_everything_is_dead_before_it_is_told(level: Level, tmp_path: Path) -> None:
+    """An administrator kills bubblewrap, or ends the launcher: files are at rest when this returns all the same."""
+    sandbox = sandbox_of(level, tmp_path)
+    token = "300.375"
+    beat = f"while :; do echo x >> beat; sleep 0.01; done & sleep {token}"
+    job = await make_job(sandbox, ["/bin/sh", "-c", f"echo x > beat; echo ready; {beat}"])
+    ready = asyncio.Event()
+    running = asyncio.create_task(sandbox.run(job, lambda _stream, _data: ready.set()))
+    await asyncio.wait_for(ready.wait(), 20)
+    first = json.loads((job.workspace.folder / "process").read_text())["pid"]
+    if level is Level.C:
+        os.kill(first, signal.SIGTERM)
+    else:
+        stat = (Path("/proc") / str(first) / "stat").read_text().rpartition(")")[2].split()
+        os.kill(int(stat[1]), signal.SIGKILL)  # its parent
+    ended = await asyncio.wait_for(running, 20)
+    size = (job.workspace.work / "beat").stat().st_size
+    assert alive(token) == []
+    await asyncio.sleep(0.1)
+    assert (job.workspace.work / "beat").stat().st_size == size
+    assert (ended.exit_code, ended.reason) in ((None, "killed"), (137, "exited"))
+    await sandbox.wipe(job.workspace)
 
 
 async def test_a_note_about_a_process_that_is_another_one_now_kills_nobody(tmp_path: Path) -> None:

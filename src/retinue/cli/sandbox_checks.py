@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 from retinue.cli.diagnosis import Finding, Patient
 
 _INSTALL = "Install bubblewrap (Debian and Ubuntu: apt-get install bubblewrap), or set RETINUE_SANDBOX."
@@ -9,6 +13,14 @@ _INSTALL = "Install bubblewrap (Debian and Ubuntu: apt-get install bubblewrap), 
 
 async def sandbox(patient: Patient, *, whole: bool) -> list[Finding]:
     """Try each sandbox that the settings allow; ``whole``: say everything that was found, not only the best level."""
+    if patient.settings.data.is_dir():
+        return await _sandbox(patient, whole)
+    with TemporaryDirectory() as folder:  # the first start makes the data folder, not the doctor
+        settings = patient.settings.model_copy(update={"data": Path(folder)})
+        return await _sandbox(replace(patient, settings=settings), whole)
+
+
+async def _sandbox(patient: Patient, whole: bool) -> list[Finding]:
     from retinue.kernel import Fault
     from retinue.sandbox import Level, candidates
 

@@ -42,9 +42,9 @@ class Bubblewrap(LocalSandbox):
 
     async def probe(self) -> Probe:
         """Run a job that looks around from inside, and say what holds it."""
-        means = await self._found()
         if not seccomp.supported():
             return Probe(Level.D, (seccomp.UNSUPPORTED,))
+        means = await self._found()
         walls, level = await probe_walls(self, self._program, self._folder)
         return Probe(level, (*walls, *means.findings()))
 

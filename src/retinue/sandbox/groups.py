@@ -149,8 +149,8 @@ class Groups:
         self._one: dict[str, Path] | None = None
         self._two: Path | None = None
         self._search(
-            Path("/proc/self/mountinfo").read_text(encoding="utf-8") if mounts is None else mounts,
-            Path("/proc/self/cgroup").read_text(encoding="utf-8") if own is None else own,
+            _text(Path("/proc/self/mountinfo")) if mounts is None else mounts,
+            _text(Path("/proc/self/cgroup")) if own is None else own,
         )
 
     @property
@@ -243,6 +243,13 @@ def _trees(mounts: str) -> Iterator[tuple[str, Path]]:
 
 def _write(path: Path, value: int | str) -> None:
     path.write_text(str(value), encoding="ascii")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
 
 
 def _number(path: Path) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import platform
 import struct
+import sys
 from collections.abc import Sequence
 
 from retinue.sandbox.jobs import Finding
@@ -76,12 +77,14 @@ _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 Instruction = tuple[int, int, int, int]
 
 
-UNSUPPORTED = Finding("system calls", False, f"no filter of system calls is known for {platform.machine()}")
+UNSUPPORTED = Finding(
+    "system calls", False, f"no filter of system calls is known for {sys.platform} on {platform.machine()}"
+)
 
 
 def supported() -> bool:
     """Tell whether the table knows this kind of machine."""
-    return platform.machine() in _MACHINES
+    return sys.platform == "linux" and platform.machine() in _MACHINES
 
 
 def build(*, counted: bool, families: Sequence[int] = (AF_UNIX, AF_INET, AF_INET6, AF_NETLINK)) -> bytes:

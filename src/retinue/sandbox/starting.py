@@ -75,10 +75,11 @@ async def start(
             except OSError as error:
                 raise SandboxFailed(f"bubblewrap could not be started: {error.strerror}.") from error
         try:
-            inside = Inside.of(await asyncio.wait_for(_first_process(told, child), _START_SECONDS))
+            async with asyncio.timeout(_START_SECONDS):
+                inside = await _first_process(told, child)
         except BaseException as error:
             await bury(child)
-            if isinstance(error, TimeoutError | ProcessLookupError):
+            if isinstance(error, TimeoutError):
                 raise SandboxFailed("bubblewrap did not build the sandbox in time.") from error
             raise
         undo.pop_all()
@@ -107,15 +108,22 @@ async def bury(child: Child) -> None:
         child.close()
 
 
-async def _first_process(told: int, child: Child) -> int:
+async def _first_process(told: int, child: Child) -> Inside:
     text = b""
     while b"}" not in text:
         piece = await _read(told)
         if not piece:
-            said = await _complaint(child)
-            raise SandboxFailed(f"bubblewrap could not build the sandbox: {said or 'it gave no reason'}.")
+            raise await _failure(child)
         text += piece
-    return int(json.loads(text)["child-pid"])
+    try:
+        return Inside.of(int(json.loads(text)["child-pid"]))
+    except ProcessLookupError:  # a wall could not be built: it said so and ended
+        raise await _failure(child) from None
+
+
+async def _failure(child: Child) -> SandboxFailed:
+    said = await _complaint(child)
+    return SandboxFailed(f"The sandbox could not be built: {said or 'no reason was given'}.")
 
 
 async def _read(number: int) -> bytes:
@@ -136,7 +144,7 @@ async def _read(number: int) -> bytes:
 
 async def _complaint(child: Child) -> str:
     with contextlib.suppress(TimeoutError):
-        said = await asyncio.wait_for(child.stderr.read(4096), 2)
+        said = await asyncio.wait_for(child.stderr.read(), 2)  # it ends, so this does
         return said.decode("utf-8", "replace").strip().removeprefix("bwrap: ").rstrip(".")
     return ""
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import os
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -59,6 +60,12 @@ class Inside:
         """Kill it, and with it everything that came of it."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, self.by)
+
+    async def gone(self) -> None:
+        """Kill it, and wait until it is dead: then the kernel has killed and reaped all that came of it."""
+        while not select.select([self.pidfd], [], [], 0)[0]:
+            self.kill()
+            await asyncio.sleep(0.005)
 
     def close(self) -> None:
         """Let go of the handle."""
@@ -125,6 +132,7 @@ class Supervision:
                 for one in done:
                     if one is not exit_:
                         one.result()  # a pump whose consumer failed ends the job
+            await self._inside.gone()  # at once, unless somebody killed the process that waits for it
             if pumps:
                 done_pumps, late = await asyncio.wait(pumps, timeout=_LAST_WORDS)
                 for pump in done_pumps:
@@ -176,6 +184,7 @@ class Supervision:
             await asyncio.wait([self.child.exit], timeout=_GRACE)
             if not self.child.exit.done():
                 self.child.kill()
+        await self._inside.gone()
         self.child.close()
         self._inside.close()
         await asyncio.to_thread(self._clean_up)
