@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
-from retinue_client import Refused
+from retinue_client import Application, GranteeKey, Refused
 from tests.support.databases import Cluster
 from tests.support.running import Person, RunningServer, running_server
-from tests.support.signing import application_of
+from tests.support.signing import application_of, granted
 from tests.support.waiting import until
 
 
@@ -49,6 +50,41 @@ async def test_a_large_file_goes_up_in_pieces(ann: Person, tmp_path: Path) -> No
         await application.download(artifact["artifact_id"], tmp_path / "plain")
     assert (tmp_path / "opened").read_bytes() == content
     assert (tmp_path / "plain").read_bytes() == content
+
+
+class Unsteady(httpx.AsyncBaseTransport):
+    """A network that loses requests on their way, and answers on theirs."""
+
+    def __init__(self) -> None:
+        self.real = httpx.AsyncHTTPTransport()
+        self.pieces: list[int] = []
+        self.lost = {1: "request", 2: "answer"}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        number = len(self.pieces)
+        if request.method == "PATCH":
+            self.pieces.append(int(request.headers["upload-offset"]))
+            if self.lost.get(number) == "request":
+                raise httpx.ConnectError("lost on the way there")
+        answer = await self.real.handle_async_request(request)
+        if request.method == "PATCH" and self.lost.get(number) == "answer":
+            await answer.aread()
+            raise httpx.ReadError("lost on the way back")
+        return answer
+
+    async def aclose(self) -> None:
+        await self.real.aclose()
+
+
+async def test_an_upload_goes_on_where_it_was_when_the_connection_breaks(ann: Person, tmp_path: Path) -> None:
+    content, network, key = os.urandom(500_000), Unsteady(), GranteeKey.make()
+    (tmp_path / "large.bin").write_bytes(content)
+    grant_id = (await granted(ann, key))["grant_id"]
+    async with Application(str(ann.client.base_url), grant_id, key, transport=network) as application:
+        artifact = await application.upload(tmp_path / "large.bin", piece=100_000)
+        assert await application.read(artifact["artifact_id"]) == content
+    # The second piece was lost and sent again; the third had arrived, so the next is the fourth.
+    assert network.pieces == [0, 100_000, 100_000, 200_000, 300_000, 400_000]
 
 
 async def test_another_application_finds_nothing(ann: Person, tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ async def test_what_tink_wrote_opens(tmp_path: Path) -> None:
 
 
 def test_the_client_needs_nothing_of_the_server(tmp_path: Path) -> None:
-    """An application installs httpx and cryptography, and nothing else."""
+    """The client loads httpx and cryptography, and nothing of the server or of what that needs."""
     import subprocess
 
     program = (
