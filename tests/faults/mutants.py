@@ -7,6 +7,7 @@ the process at its start. The tests of the faults run against it and must find t
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -52,8 +53,13 @@ def plant_from_environment() -> None:
 
 
 def plant(mutant: str) -> None:
-    """Give this process a bug."""
-    _MUTANTS[mutant]()
+    """Give this process bugs: names of functions of this module, or of others as ``module:function``, with commas."""
+    for one in mutant.split(","):
+        module, _, name = one.rpartition(":")
+        if module:
+            getattr(importlib.import_module(module), name)()
+        else:
+            _MUTANTS[name]()
 
 
 def die_where_told(file: Path) -> None:

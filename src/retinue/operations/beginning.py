@@ -89,13 +89,12 @@ async def begin(services: Services, tenant_id: UUID, operation_id: UUID, run_id:
         if row.run_id != run_id:
             raise NotFound("operation")
         state = await load(scope, operation_id)
-        if row.ended:
-            assert state.ending is not None
-            return state.ending
         scope.user_id = row.owner_id
-        begun = await _begun_or_ended(scope, row, state, probe, complaint, sandbox)
+        begun = state.ending or await _begun_or_ended(scope, row, state, probe, complaint, sandbox)
     if isinstance(begun, Begun):
         await end_earlier(begun.sandbox, operation_id, begun.fence.attempt)
+    elif sandbox is not None:
+        await end_earlier(sandbox, operation_id, row.attempt + 1)
     return begun
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from uuid import UUID
 
 from retinue.kernel import Settings
 from retinue.sandbox import Probe, Sandbox, choose
+
+
+log = logging.getLogger(__name__)
 
 
 class Workshop:
@@ -26,7 +30,11 @@ class Workshop:
         """
         async with self._opening:
             if self._sandbox is None:
-                self._sandbox = await choose(self._settings)
+                sandbox = await choose(self._settings)
+                # Nothing of this process is there yet, and what other living ones hold is left alone.
+                if left := await sandbox.reap_all(set()):
+                    log.warning("wiped what dead workers left of %d jobs", len(left))
+                self._sandbox = sandbox
             return self._sandbox
 
     async def probe(self) -> Probe:
