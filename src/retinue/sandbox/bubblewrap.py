@@ -20,7 +20,7 @@ from retinue.sandbox.limiting import allowance, limit_process
 from retinue.sandbox.local import LocalSandbox
 from retinue.sandbox.means import Means, level_of
 from retinue.sandbox.probing import probe_walls
-from retinue.sandbox.starting import Held, began, start
+from retinue.sandbox.starting import Held, began, failure, start
 from retinue.sandbox.supervision import Supervision
 from retinue.sandbox.watching import Watcher
 
@@ -67,7 +67,12 @@ class Bubblewrap(LocalSandbox):
                 talking=talking,
             )
             undo.push_async_callback(held.abandon)
-            meter = _hold(held, job, group)
+            try:
+                meter = _hold(held, job, group)
+            except (ProcessLookupError, BrokenPipeError):  # a wall could not be built after all
+                raise await failure(held.child) from None
+            except OSError as error:
+                raise SandboxFailed(f"The limits of the job could not be set: {error.strerror}.") from error
             undo.pop_all()
         return Supervision(
             held.child,
@@ -106,15 +111,12 @@ def _furnish(job: Job, identity: Identity) -> Path:
 
 
 def _hold(held: Held, job: Job, group: Group | None) -> Watcher:
-    """Set the limits on the first process, which waits, and let it begin. Raises SandboxFailed."""
+    """Set the limits on the first process, which waits, and let it begin. OSError if the kernel refuses one."""
     pid = held.inside.pid
-    try:
-        if group is not None:
-            group.add(pid)
-        limit_process(pid, job, divided=group is not None)
-        keeping.note_process(job.workspace, pid)
-    except OSError as error:
-        raise SandboxFailed(f"The limits of the job could not be set: {error.strerror}.") from error
+    if group is not None:
+        group.add(pid)
+    limit_process(pid, job, divided=group is not None)
+    keeping.note_process(job.workspace, pid)
     folder = None if volumes.limited(job.workspace) else job.workspace.volume
     meter = Watcher(pid, job.limits, allowance(job), group=group, folder=folder)
     held.release()

@@ -27,7 +27,7 @@ class Held:
     told: int
 
     def release(self) -> None:
-        """Let the program begin."""
+        """Let the program begin. BrokenPipeError if it has gone."""
         os.write(self.hold, b"1")
         os.close(self.hold)
         self.hold = -1
@@ -113,15 +113,16 @@ async def _first_process(told: int, child: Child) -> Inside:
     while b"}" not in text:
         piece = await _read(told)
         if not piece:
-            raise await _failure(child)
+            raise await failure(child)
         text += piece
     try:
         return Inside.of(int(json.loads(text)["child-pid"]))
     except ProcessLookupError:  # a wall could not be built: it said so and ended
-        raise await _failure(child) from None
+        raise await failure(child) from None
 
 
-async def _failure(child: Child) -> SandboxFailed:
+async def failure(child: Child) -> SandboxFailed:
+    """Return what bubblewrap said before it ended; call it when something of it has gone."""
     said = await _complaint(child)
     return SandboxFailed(f"The sandbox could not be built: {said or 'no reason was given'}.")
 
