@@ -10,8 +10,20 @@ from uuid import UUID, uuid4
 import pytest
 
 from retinue.database import Database
-from retinue.kernel import Services, Settings
-from retinue.vault import SealBroken, Vault, WrappedKey, new_data_key, rotate_root, seal, unwrap_data_key, wrap_data_key
+from retinue.kernel import Scope, Services, Settings
+from retinue.vault import (
+    SealBroken,
+    Vault,
+    Wrapped,
+    WrappedKey,
+    data_keys,
+    new_data_key,
+    rotate_root,
+    seal,
+    unwrap_data_key,
+    views,
+    wrap_data_key,
+)
 from tests.support.databases import Cluster
 from tests.support.scopes import ledger_services, scope_of
 
@@ -64,6 +76,31 @@ async def test_a_data_key_opens_for_its_own_file_and_tenant_only(services: Servi
     ):
         with pytest.raises(SealBroken):
             await unwrap(services, where, what, which)
+
+
+async def test_a_data_key_is_bound_to_its_tenant_besides_the_tenants_key(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If two tenants came to have the same key, neither would open what the other wrapped."""
+    shared, key_id, file = new_data_key(), uuid4(), uuid4()
+
+    async def sealing_key(_scope: Scope) -> tuple[UUID, bytes]:
+        return key_id, shared
+
+    async def stored(_scope: Scope, _key_id: UUID) -> Wrapped:
+        return Wrapped("", b"")
+
+    async def unwrapped(_scope: Scope, _key_id: UUID, _wrapped: Wrapped) -> bytes:
+        return shared
+
+    monkeypatch.setattr(data_keys, "sealing_key", sealing_key)
+    monkeypatch.setattr(data_keys, "unwrapped", unwrapped)
+    monkeypatch.setattr(views, "tenant_key", stored)
+    tenant, key = uuid4(), new_data_key()
+    wrapped = await wrap(services, tenant, file, key)
+    assert await unwrap(services, tenant, file, wrapped) == key
+    with pytest.raises(SealBroken):
+        await unwrap(services, uuid4(), file, wrapped)
 
 
 async def test_data_keys_outlive_a_rotation_of_the_root_key(services: Services) -> None:
