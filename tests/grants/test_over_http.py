@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -15,8 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from retinue.tenancy import GRANTEE_SCOPES
 from retinue_client import Application, GranteeKey, Refused
 from tests.grants.refusals import NO_GRANT
+from tests.security.estate import operations
 from tests.support.databases import Cluster
 from tests.support.running import Person, RunningServer, running_server
 from tests.support.signing import Signing, application_of, granted
@@ -128,6 +131,32 @@ async def test_a_grant_ends_at_its_time(ann: Person) -> None:
         with pytest.raises(Refused, match=f"expired at {end.isoformat()[:19]}Z"):
             await application.grant()
         assert datetime.now(UTC) >= end
+
+
+async def test_no_route_lets_an_application_do_more_than_the_table_says(ann: Person) -> None:
+    """Over the API's own description: what is not of grants, operations and artifacts is refused, at every route."""
+    document = (await ann.client.get("/v1/openapi.json")).json()
+    refused, passed = [], []
+    async with application_of(ann) as application:
+        for operation in operations(document):
+            if operation.permission is None:
+                continue
+            named = operation.path.replace("{tenant_id}", ann.tenant_id)
+            path = re.sub(r"{\w+}", lambda _: str(uuid4()), named)
+            types = [one for one in operation.body if not one.startswith("multipart")]
+            content = b"{}" if operation.method in ("POST", "PUT", "PATCH") else b""
+            headers = {"Content-Type": types[0] if types else "application/json"} if content else {}
+            answer = await application.http.request(operation.method, path, content=content, headers=headers)
+            assert answer.status_code < 500, f"{operation.name}: {answer.text}"
+            if operation.permission in GRANTEE_SCOPES:
+                passed.append(operation.name)
+                assert answer.status_code != 401, f"{operation.name}: {answer.text}"
+            else:
+                refused.append(operation.name)
+                assert answer.status_code == 403, f"{operation.name}: {answer.status_code} {answer.text}"
+                assert "The role grantee may not" in answer.json()["detail"]
+    assert len(refused) > 100
+    assert {"grants_own_terms", "operations_create", "artifacts_content"} <= set(passed)
 
 
 async def test_a_stream_ends_with_its_grant(server: RunningServer, ann: Person) -> None:
