@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from retinue import artifacts
-from retinue.kernel import Actor, ActorKind, BadInput, Conflict, Forbidden, Gone, NotFound
+from retinue.artifacts import views
+from retinue.kernel import Actor, ActorKind, BadInput, Conflict, Forbidden, Gone, NotFound, Scope
 from retinue.ledger import read_stream
 from retinue.vault import new_recipient
 from tests.artifacts.support import Place
@@ -81,7 +84,28 @@ async def test_nothing_is_published_twice_or_after_it_was_given_up(place: Place)
 
 
 async def test_who_sees_what(place: Place) -> None:
-    """The rule of visibility, for each kind of caller; a query without it fails here."""
+    """The rule of visibility, for each kind of caller."""
+    await check_who_sees_what(place)
+
+
+@pytest.mark.parametrize("planted", ["nobody asked", "the grantee is the user", "every user is an admin"])
+async def test_a_hole_in_who_sees_what_is_noticed(place: Place, monkeypatch: pytest.MonkeyPatch, planted: str) -> None:
+    """The planted bugs of the rule."""
+
+    def with_a_hole(scope: Scope, arguments: list[Any]) -> str:
+        if planted == "the grantee is the user":
+            return visible(replace(scope, grant_id=None), arguments)
+        if planted == "every user is an admin" and scope.grant_id is None:
+            return "true"
+        return "true" if planted == "nobody asked" else visible(scope, arguments)
+
+    visible = views.visible
+    monkeypatch.setattr(views, "visible", with_a_hole)
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        await check_who_sees_what(place)
+
+
+async def check_who_sees_what(place: Place) -> None:
     grant, other_grant = uuid4(), uuid4()
     mine = await place.store(name="mine")
     granted = await place.store(name="granted", grant_id=grant)

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from retinue import artifacts
-from retinue.artifacts import Limits, Stored, hooks, lives, quota, uploads
+from retinue.artifacts import Limits, Stored, finishing, hooks, lives, quota, uploads
 from retinue.artifacts.pieces import Writing, create
 from retinue.house import House
 from retinue.kernel import Clock, Gone, NotFound, PayloadTooLarge, Scope, Settings, StorageFull, Unavailable
@@ -299,6 +299,42 @@ async def test_an_upload_in_many_small_pieces(place: Place) -> None:
         (only,) = await artifacts.list_artifacts(scope)
     assert await place.content(only) == content
     assert await place.used() == len(content)
+
+
+async def test_many_who_finish_one_upload_make_one_artifact(place: Place) -> None:
+    """A worker that was taken for dead goes on, too; it finds the pieces gone, and must not call that a refusal."""
+    content = bytes(200_000)
+    async with place.scope() as scope:
+        upload = await create(scope, "raced", len(content))
+
+    @asynccontextmanager
+    async def caller() -> AsyncIterator[Scope]:
+        async with place.scope() as scope:
+            yield scope
+
+    async def check() -> None:
+        return None
+
+    writing = Writing(place.services, place.tenant_id, caller, upload.upload_id, whole=False)
+    upload = await writing.write(0, pieces(content), check)
+    assert upload.state == "finishing"
+    await asyncio.gather(*(finishing.finish(place.services, place.tenant_id, upload.upload_id) for _ in range(4)))
+
+    async def look() -> uploads.Upload:
+        async with place.scope() as scope:
+            return await uploads.find(scope, upload.upload_id)
+
+    async def ended() -> bool:
+        return (await look()).state != "finishing"
+
+    await until(ended)
+    # The latest of all: it began when the pieces were there, and sees now that they are not.
+    await finishing.refuse(place.services, place.tenant_id, upload, "pieces are gone")
+    assert (await look()).state == "stored"
+    await place.settled()
+    assert await place.used() == len(content)
+    async with place.scope() as scope:
+        assert len(await artifacts.list_artifacts(scope)) == 1
 
 
 async def test_an_upload_that_nobody_goes_on_with_is_given_up(

@@ -12,7 +12,7 @@ from uuid import UUID
 from retinue.artifacts import claims
 from retinue.artifacts.hooks import GrantTerms, hooks
 from retinue.artifacts.quota import give_back
-from retinue.artifacts.receiving import publish, receive
+from retinue.artifacts.receiving import discard, publish, receive
 from retinue.artifacts.rules import Incoming, Received, blob_name, part_context
 from retinue.artifacts.scanning import Infected
 from retinue.artifacts.uploads import COLUMNS, Upload, drop_parts, key_of, upload_of
@@ -66,10 +66,10 @@ async def finish(services: Services, tenant_id: UUID, upload_id: UUID) -> None:
     try:
         await _finish(services, tenant_id, upload)
     except (Infected, PayloadTooLarge, BadInput, Forbidden, NotFound, Gone) as refusal:
-        await _refused(services, tenant_id, upload, refusal.detail)
+        await refuse(services, tenant_id, upload, refusal.detail)
     except SealBroken as damage:
         log.error("pieces of the upload %s are damaged: %s", upload_id, damage)
-        await _refused(services, tenant_id, upload, "What was stored of it is damaged. Send it again.")
+        await refuse(services, tenant_id, upload, "What was stored of it is damaged. Send it again.")
     except Fault as fault:
         log.warning("the upload %s cannot be finished now: %s", upload_id, fault.detail)
         async with open_scope(services, tenant_id, cause=f"wake-up:{FINISH}") as scope:
@@ -87,7 +87,11 @@ async def _finish(services: Services, tenant_id: UUID, upload: Upload) -> None:
     parts = [Part(row["number"], row["blob_id"], row["size"]) for row in rows]
     chunks = _joined(services.get(BlobStore), tenant_id, upload.upload_id, key, parts)
     received = await receive(services, tenant_id, _incoming(upload, terms), chunks, prepaid=True)
-    await _finished(services, tenant_id, upload, received)
+    try:
+        await _finished(services, tenant_id, upload, received)
+    except Fault:
+        await discard(services, tenant_id, [received.artifact_id])
+        raise
 
 
 def _incoming(upload: Upload, terms: GrantTerms) -> Incoming:
@@ -141,11 +145,17 @@ async def _finished(services: Services, tenant_id: UUID, upload: Upload, receive
         await claims.let_go(scope, FINISH, upload.upload_id)
 
 
-async def _refused(services: Services, tenant_id: UUID, upload: Upload, problem: str) -> None:
+async def refuse(services: Services, tenant_id: UUID, upload: Upload, problem: str) -> None:
+    """Give up an upload, all of which came, because it cannot become an artifact; say why."""
     async with open_scope(services, tenant_id, cause=f"wake-up:{FINISH}") as scope:
-        await scope.queries.execute(
-            "UPDATE uploads SET state = 'refused', problem = $2 WHERE upload_id = $1", upload.upload_id, problem
+        # Only while nobody else has ended it: a worker that was taken for dead finds its pieces gone.
+        refused = await scope.queries.fetchval(
+            "UPDATE uploads SET state = 'refused', problem = $2 WHERE upload_id = $1 AND state = 'finishing' "
+            "RETURNING true",
+            upload.upload_id,
+            problem,
         )
-        await drop_parts(scope, upload.upload_id)
-        await give_back(scope, upload.owner_id, upload.length)
+        if refused:
+            await drop_parts(scope, upload.upload_id)
+            await give_back(scope, upload.owner_id, upload.length)
         await claims.let_go(scope, FINISH, upload.upload_id)
