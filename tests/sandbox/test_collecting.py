@@ -174,6 +174,21 @@ def test_a_walk_that_follows_links_would_be_noticed(work: Path, monkeypatch: pyt
     assert names(work) == ["file"]
 
 
+HOSTILE = ("a\nb", "a\x1b[2Jb", "a\x7f", "a\u0085", "a\u2028", "a\\b", " a", "a ", "a.", ".a", "a\udcff", "")
+
+
+def test_hostile_names_are_not_taken(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in HOSTILE[:-1]:
+        (work / os.fsencode(name).decode("utf-8", "surrogateescape")).write_text("x")
+    (work / ("d" * 200)).mkdir()
+    (work / ("d" * 200) / ("f" * 100)).write_text("x")
+    assert names(work) == []
+    assert len(reasons(work)) == len(HOSTILE)
+    # The planted bug: nobody looks at names.
+    monkeypatch.setattr("retinue.sandbox.collecting._complaint", lambda *_: None)
+    assert len(names(work)) == len(HOSTILE)
+
+
 def test_names_that_are_shown_can_be_printed() -> None:
     assert shown("a\nb\x1b\udcff") == "a\\nb\\x1b\\udcff"
     assert len(shown("\n" * 1000)) == 255

@@ -239,6 +239,33 @@ async def test_what_does_not_die_with_its_server_is_killed_at_the_takeover(
     assert list(jobs.iterdir()) == []
 
 
+@pytest.mark.parametrize("level", LEVELS)
+async def test_no_descriptor_and_no_user_id_stays_with_a_job_that_ended(level: Level, tmp_path: Path) -> None:
+    sandbox = sandbox_of(level, tmp_path)
+
+    async def each_way() -> None:
+        await run_job(sandbox, await make_job(sandbox, ["true"]))
+        for broken in (["sleep", "60"], ["sh", "-c", "echo x; sleep 60"]):
+            job = await make_job(sandbox, broken)
+            running = asyncio.create_task(run_job(sandbox, job))
+            await asyncio.sleep(0.1)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+        if level is not Level.C:
+            with pytest.raises(SandboxFailed):
+                await run_job(sandbox, await make_job(sandbox, ["true"], read_only={Path("/nowhere"): "/opt/x"}))
+        async with await sandbox.interactive(await make_job(sandbox, ["cat"])) as talk:
+            await talk.write(b"x")
+        await sandbox.reap_all(set())
+
+    await each_way()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        await each_way()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
 @pytest.mark.fault
 @pytest.mark.parametrize("level", LEVELS)
 async def test_when_who_waits_is_killed_everything_is_dead_before_it_is_told(level: Level, tmp_path: Path) -> None:

@@ -53,11 +53,10 @@ class Bubblewrap(LocalSandbox):
         async with AsyncExitStack() as undo:
             identity = borrow()
             undo.callback(identity.give_back)
-            group = await asyncio.to_thread(_group, means, job, undo)
+            etc, group = await asyncio.to_thread(_furnish, means, job, identity, undo)
             level = level_of(group=group, workspace=job.workspace, private=identity.private)
             if not level.reaches(job.minimum):
                 raise SandboxRefused(f"Level {job.minimum} is asked for, and level {level} is what can be kept now.")
-            etc = await asyncio.to_thread(_furnish, job, identity)
             held = await start(
                 self._program,
                 options(job, identity, etc),
@@ -81,33 +80,34 @@ class Bubblewrap(LocalSandbox):
             meter,
             level,
             began=partial(began, held.told),
-            clean_up=partial(_clean_up, identity, group),
+            clean_up=partial(_clean_up, identity, group, held.told),
         )
 
 
-def _group(means: Means, job: Job, undo: AsyncExitStack) -> Group | None:
-    """Make the job's control group; None where it cannot be had now, which makes the level lower."""
-    group = means.group(job.workspace)
-    if group is None:
-        return None
-    try:
-        group.limit(job.limits, allowance(job))
-    except OSError:
-        with contextlib.suppress(OSError):
-            group.remove()
-        return None
-    undo.callback(group.remove)
-    return group
-
-
-def _furnish(job: Job, identity: Identity) -> Path:
-    """Give the job's folders to its user, and write what it finds in ``/etc``."""
+def _furnish(means: Means, job: Job, identity: Identity, undo: AsyncExitStack) -> tuple[Path, Group | None]:
+    """Give the job's folders to its user, write what it finds in ``/etc``, and make its control group."""
+    group = _group(means, job)
+    if group is not None:
+        undo.callback(group.remove)
     if not identity.private:
-        return workspaces.write_etc(job.workspace, INSIDE, INSIDE)
+        return workspaces.write_etc(job.workspace, INSIDE, INSIDE), group
     workspaces.hand_over(job.workspace, identity.uid, identity.gid)
     if job.socket is not None:
         os.chown(job.socket, identity.uid, identity.gid)
-    return workspaces.write_etc(job.workspace, identity.uid, identity.gid)
+    return workspaces.write_etc(job.workspace, identity.uid, identity.gid), group
+
+
+def _group(means: Means, job: Job) -> Group | None:
+    """Make the job's control group; None where it cannot be had now, which makes the level lower."""
+    group = means.group(job.workspace)
+    if group is not None:
+        try:
+            group.limit(job.limits, allowance(job))
+        except OSError:
+            with contextlib.suppress(OSError):
+                group.remove()
+            return None
+    return group
 
 
 def _hold(held: Held, job: Job, group: Group | None) -> Watcher:
@@ -123,10 +123,11 @@ def _hold(held: Held, job: Job, group: Group | None) -> Watcher:
     return meter
 
 
-def _clean_up(identity: Identity, group: Group | None) -> None:
+async def _clean_up(identity: Identity, group: Group | None, told: int) -> None:
     """Everything inside is dead: remove what counted it, then let another job have its user."""
+    os.close(told)
     try:
         if group is not None:
-            group.remove()
+            await asyncio.to_thread(group.remove)
     finally:
         identity.give_back()

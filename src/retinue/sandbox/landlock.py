@@ -102,9 +102,7 @@ class Landlock(LocalSandbox):
             await asyncio.to_thread(keeping.note_process, job.workspace, child.pid, signal.SIGTERM)
             undo.pop_all()
         meter = Watcher(child.pid, job.limits, job.limits.processes + 1, folder=job.workspace.volume)
-        return Supervision(
-            child, inside, job.limits, meter, Level.C, began=partial(_began, child), clean_up=lambda: None
-        )
+        return Supervision(child, inside, job.limits, meter, Level.C, began=partial(_began, child), clean_up=_nothing)
 
 
 def _orders(job: Job) -> dict[str, object]:
@@ -145,6 +143,10 @@ def _threads_of_user() -> int:
             except OSError:
                 continue
     return count
+
+
+async def _nothing() -> None:
+    return None
 
 
 def _began(child: Child) -> bool:

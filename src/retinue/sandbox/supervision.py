@@ -9,7 +9,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -86,7 +86,7 @@ class Supervision:
         level: Level,
         *,
         began: Callable[[], bool],
-        clean_up: Callable[[], None],
+        clean_up: Callable[[], Awaitable[None]],
     ) -> None:
         self.child = child
         self._inside = inside
@@ -187,7 +187,7 @@ class Supervision:
         await self._inside.gone()
         self.child.close()
         self._inside.close()
-        await asyncio.to_thread(self._clean_up)
+        await self._clean_up()
 
     async def _watch(self) -> None:
         while True:
