@@ -176,13 +176,15 @@ def publishes_after_cancel() -> None:
 
 
 def leaves_the_sandbox() -> None:
-    """A new attempt does not end what the earlier one left."""
+    """Neither a new attempt nor a new worker ends what an earlier one left."""
     from retinue.operations import beginning
+    from retinue.sandbox import Bubblewrap
 
-    async def nothing(*_: Any) -> None:
-        return None
+    async def nothing(*_: Any) -> list[str]:
+        return []
 
     beginning.end_earlier = nothing  # type: ignore[assignment]
+    Bubblewrap.reap_all = nothing  # type: ignore[method-assign]
 
 
 def wipes_nothing() -> None:
@@ -209,7 +211,7 @@ def slow_store() -> None:
 
 
 def deaf() -> None:
-    """This worker never hears that somebody wants it to stop."""
-    from retinue.dispatch import Dispatcher
+    """This worker never hears that somebody wants it to stop, or that another one has what it had."""
+    from retinue.dispatch import Activation
 
-    Dispatcher.stop_here = lambda *_: None  # type: ignore[method-assign]
+    Activation.ask_to_stop = lambda *_: None  # type: ignore[method-assign]

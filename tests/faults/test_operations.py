@@ -186,9 +186,12 @@ async def test_an_operation_whose_workers_all_die_is_failed_by_policy(stage: Sta
 
 
 async def _zombie(stage: Stage, *bugs: str) -> tuple[Person, Shown]:
-    """Stop a worker in the middle, let another one do its work, and let the first one go on."""
+    """Stop a worker in the middle, let another one do its work, and let the first one go on.
+
+    It does not hear that it has lost the operation: nothing but the fence is in its way.
+    """
     ada, mark = await stage.server.person(), f"2.{uuid4().int % 10**9}"
-    stopped = await stage.worker(*bugs)
+    stopped = await stage.worker("deaf", *bugs)
     operation = await operate(ada, f"sleep {mark}; {SCRIPT}", files=FILES)
     await holds(lambda: bool(processes(mark)))
     stopped.signal(signal.SIGSTOP)
