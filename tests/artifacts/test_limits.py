@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from retinue import artifacts
-from retinue.artifacts import Limits, Stored, finishing, hooks, lives, quota, uploads
+from retinue.artifacts import Limits, Stored, finishing, hooks, lives, quota, uploads, work
 from retinue.artifacts.pieces import Writing, create
 from retinue.house import House
 from retinue.kernel import Clock, Gone, NotFound, PayloadTooLarge, Scope, Settings, StorageFull, Unavailable
@@ -217,6 +217,42 @@ async def test_storage_is_charged_by_the_byte_and_second(place: Place, monkeypat
         await artifacts.accrue(scope)
         last = scope.clock.now()
     assert [one.byte_seconds for one in charged] == [pytest.approx(500 * (last - now).total_seconds(), abs=100)]
+
+
+async def test_storage_is_counted_every_day_as_long_as_there_is_any(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charged: list[Stored] = []
+
+    async def charge(scope: Scope, used: list[Stored]) -> None:
+        charged.extend(used)
+
+    monkeypatch.setattr(hooks, "charge", charge)
+    stored = await place.store(bytes(1000))
+
+    async def due() -> Any:
+        async with place.scope() as scope:
+            return await scope.queries.fetchval("SELECT due_at FROM storage_accruals")
+
+    async def a_day_passes() -> None:
+        async with place.scope() as scope:
+            await scope.queries.execute("UPDATE storage_accruals SET due_at = now()")
+            await scope.queries.execute("UPDATE artifacts SET accrued_at = accrued_at - interval '1 day'")
+        await work.on_accrue(place.services, place.tenant_id, place.tenant_id)
+
+    first = await due()
+    assert first - stored.stored_at > timedelta(hours=23)
+    await work.on_accrue(place.services, place.tenant_id, place.tenant_id)
+    assert not charged, "counted before its time"
+    await a_day_passes()
+    assert [one.byte_seconds for one in charged] == [pytest.approx(86_400_000, rel=0.01)]
+    assert await due() is not None
+    async with place.scope() as scope:
+        await artifacts.delete(scope, stored.artifact_id)
+    await a_day_passes()
+    assert await due() is None
+    await place.store(bytes(1000))
+    assert await due() is not None
 
 
 # The store

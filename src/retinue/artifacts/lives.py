@@ -134,8 +134,8 @@ async def accrue(scope: Scope) -> list[Stored]:
 
 async def on_time_to_accrue(scope: Scope) -> None:
     """Charge what is due; again tomorrow, or in a moment if there is more, as long as there are artifacts."""
-    used = await scope.queries.fetchval("SELECT due_at FROM storage_accruals FOR UPDATE")
-    if used is None or used > scope.clock.now():
+    planned = await scope.queries.fetchval("SELECT due_at FROM storage_accruals FOR UPDATE")
+    if planned is None or planned > scope.clock.now():
         return
     await accrue(scope)
     left = await scope.queries.fetchval("SELECT min(accrued_at) FROM artifacts WHERE deleted_at IS NULL")
