@@ -161,6 +161,19 @@ class SandboxConformance:
         assert (ended.exit_code, ended.reason) == (None, "output")
         assert len(output) <= 200_000
 
+    async def test_too_much_output_is_told_though_the_program_is_gone(self, sandbox: Sandbox) -> None:
+        limits = replace(_LIMITS, output=10_000)
+        job = await self.job(sandbox, "head -c 20000 /dev/zero", limits=limits)
+        received = 0
+
+        async def listen(_stream: Stream, data: bytes) -> None:
+            nonlocal received
+            received += len(data)
+            await asyncio.sleep(0.2)
+
+        assert (await sandbox.run(job, listen)).reason == "output"
+        assert received <= 10_000
+
     async def test_a_slow_listener_slows_the_program_down(self, sandbox: Sandbox) -> None:
         job = await self.job(sandbox, "for i in $(seq 400); do head -c 65536 /dev/zero; echo $i > count; done")
         job = replace(job, limits=replace(job.limits, output=32 << 20))

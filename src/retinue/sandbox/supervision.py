@@ -21,7 +21,7 @@ _CHUNK = 65536
 _GRACE = 2.0
 """Seconds after which the process that waits for the first one inside is killed, too; it should have ended by now."""
 
-_LAST_WORDS = 5.0
+_LAST_WORDS = 30.0
 """Seconds that a consumer has, once everything is dead, to take what was still in the pipes."""
 
 
@@ -58,8 +58,9 @@ class Inside:
 
     def kill(self) -> None:
         """Kill it, and with it everything that came of it."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, self.by)
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, self.by)
 
     async def gone(self) -> None:
         """Kill it, and wait until it is dead: then the kernel has killed and reaped all that came of it."""
@@ -111,7 +112,8 @@ class Supervision:
 
     def end(self, reason: Reason) -> None:
         """Kill everything inside. The first reason given is the one that is told."""
-        if not self.child.exit.done() and self._verdict is None:
+        # What was written is counted after the end, too: a program may write too much and be gone before it is read.
+        if self._verdict is None and (reason == "output" or not self.child.exit.done()):
             self._verdict = reason
         self.kill()
 
