@@ -45,7 +45,7 @@ async def test_a_program_works_on_files_and_hands_back_what_it_made(person: Pers
     assert found["usage"]["cpu_seconds"] > 0
     assert float(found["cost"]) > 0
     assert {line["kind"] for line in found["bill"]["lines"]} >= {"cpu", "memory"}
-    assert await types(person, found) == ["requested", "started", "progressed", "progressed", "completed"]
+    assert await types(person, found) == ["requested", "started", "progressed", "completed"]
     await gone(lambda: workspaces(server, found), seconds=2)  # the workspace goes at once
 
 

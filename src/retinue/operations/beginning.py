@@ -156,7 +156,13 @@ async def _begun(
     await artifacts.discard_in(scope, await artifacts.unpublished(scope, row.operation_id))
     attempt = row.attempt + 1
     worker_id = scope.service(Dispatcher).worker_id
-    started = OperationStarted(attempt=attempt, worker_id=worker_id, level=probe.level, sandbox=sandbox.name)
+    started = OperationStarted(
+        attempt=attempt,
+        worker_id=worker_id,
+        level=probe.level,
+        sandbox=sandbox.name,
+        phase="preparing" if inputs else "running",  # small files are there in no time
+    )
     await record(scope, row, started)
     return Begun(
         tenant_id=scope.tenant_id,

@@ -216,7 +216,8 @@ class Carrying:
     # Recording
 
     async def _runs(self) -> None:
-        await self._note("running")
+        if self._begun.inputs:
+            await self._note("running")
 
     async def _note(self, phase: Any) -> None:
         await steadfast(lambda: self._note_once(phase))

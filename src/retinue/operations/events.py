@@ -112,13 +112,20 @@ class OperationRequested(Event, frozen=True, kw_only=True, omit_defaults=True):
 
 
 @event("operation.started")
-class OperationStarted(Event, frozen=True, kw_only=True):
-    """A worker began an attempt; ``level`` is how well the sandbox is closed, ``sandbox`` how it is made."""
+class OperationStarted(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """A worker began an attempt.
+
+    Attributes:
+        level: how well the sandbox is closed.
+        sandbox: how it is made.
+        phase: what comes first: to lay inputs out, or the program at once.
+    """
 
     attempt: int
     worker_id: UUID
     level: str
     sandbox: str
+    phase: Literal["preparing", "running"] = "preparing"
 
 
 @event("operation.progressed")

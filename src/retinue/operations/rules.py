@@ -128,7 +128,7 @@ def _apply(state: OperationState, fact: Event, at: datetime) -> None:
     if isinstance(fact, OperationStarted):
         state.attempt, state.level, state.sandbox = fact.attempt, fact.level, fact.sandbox
         state.started_at = state.started_at or at
-        state.phase = "preparing"
+        state.phase = fact.phase
     elif isinstance(fact, OperationProgressed):
         state.phase = fact.phase
     elif isinstance(fact, OperationCancelRequested):

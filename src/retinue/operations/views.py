@@ -92,7 +92,7 @@ async def _take(scope: Scope, operation_id: UUID, one: Recorded[Event]) -> None:
     if (status := STATUS_OF.get(type(fact))) is not None:
         changes["status"] = str(status)
     if isinstance(fact, OperationStarted):
-        changes |= {"attempt": fact.attempt, "worker_id": fact.worker_id, "level": fact.level, "phase": "preparing"}
+        changes |= {"attempt": fact.attempt, "worker_id": fact.worker_id, "level": fact.level, "phase": fact.phase}
         changes["started_at"] = at
     elif isinstance(fact, OperationProgressed):
         changes["phase"] = fact.phase
