@@ -36,6 +36,7 @@ def dies() -> None:
     from retinue import artifacts
     from retinue.artifacts import receiving
     from retinue.operations import carrying, ending, storing
+    from retinue.operations.running import Running
     from retinue.sandbox import Bubblewrap
     from retinue.vault import BlobStore
 
@@ -59,7 +60,7 @@ def dies() -> None:
     around(carrying, "begin", "begin")
     around(Bubblewrap, "prepare", "prepare")
     around(carrying, "lay_out", "lay out")
-    around(carrying.Running, "run", "program")
+    around(Running, "run", "program")
     around(storing, "gather", "gather")
     around(artifacts, "receive", "receive")
     around(receiving._Passing, "finish", "seal")
@@ -83,7 +84,7 @@ def dies() -> None:
 
         return await plain_put(self, name, pieces())
 
-    BlobStore.put = put  # type: ignore[assignment]
+    BlobStore.put = put  # type: ignore[method-assign]
 
 
 # A store that does not do its work
@@ -98,7 +99,7 @@ def _put(change: Callable[[Any, str, AsyncIterator[Any]], Awaitable[Any]]) -> No
         await change(self, name, chunks)
         return await plain(self, name, chunks)
 
-    BlobStore.put = put  # type: ignore[assignment]
+    BlobStore.put = put  # type: ignore[method-assign]
 
 
 def store_refuses() -> None:
@@ -147,7 +148,7 @@ def no_fence() -> None:
     async def locked(scope: Any, fence: Any) -> Any:
         return await find_operation(scope, fence.operation_id, lock=True)
 
-    ending.locked_for = locked  # type: ignore[assignment]
+    ending.locked_for = locked
 
 
 def publishes_apart() -> None:
@@ -162,7 +163,7 @@ def publishes_apart() -> None:
         async with scope.service(Database).transaction(scope.tenant_id) as uow:
             await plain(replace(scope, uow=uow), received)
 
-    artifacts.publish = publish  # type: ignore[assignment]
+    artifacts.publish = publish
 
 
 def publishes_after_cancel() -> None:
@@ -184,7 +185,7 @@ def leaves_the_sandbox() -> None:
         return []
 
     beginning.end_earlier = nothing  # type: ignore[assignment]
-    Bubblewrap.reap_all = nothing  # type: ignore[method-assign]
+    Bubblewrap.reap_all = nothing  # type: ignore[assignment, method-assign]
 
 
 def wipes_nothing() -> None:
@@ -194,7 +195,7 @@ def wipes_nothing() -> None:
     async def nothing(*_: Any) -> None:
         return None
 
-    Carrying._wiped = nothing  # type: ignore[method-assign]
+    Carrying._wiped = nothing  # type: ignore[assignment, method-assign]
 
 
 # Helps to meet a moment

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -39,7 +40,7 @@ class Stage:
     async def worker(self, *bugs: str) -> Process:
         """Start a worker with bugs and wait until it takes work."""
         mutant = ",".join(f"{BUGS}:{one}" for one in ("dies", *bugs))
-        worker = self.server.start_worker(**planted(mutant, **{DIE: str(self.file)}))
+        worker = self.server.start_worker(**(planted(mutant) | {DIE: str(self.file)}))
         await holds(lambda: "is ready" in worker.output() or not is_alive(worker), seconds=30)
         assert is_alive(worker), worker.output()[-3000:]
         return worker
@@ -47,6 +48,10 @@ class Stage:
 
 def is_alive(worker: Process) -> bool:
     return worker.popen is not None and worker.popen.poll() is None
+
+
+def _is_dead(worker: Process) -> bool:
+    return not is_alive(worker)
 
 
 @asynccontextmanager
@@ -173,7 +178,7 @@ async def test_an_operation_whose_workers_all_die_is_failed_by_policy(stage: Sta
     operation = await operate(ada, SCRIPT, files=FILES)
     for _ in range(2):
         worker = await stage.worker()
-        await holds(lambda worker=worker: not is_alive(worker), seconds=15)
+        await holds(partial(_is_dead, worker), seconds=15)
     await stage.worker()
     found = await until(ada, operation)
     stage.file.write_text("")

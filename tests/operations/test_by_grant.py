@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -128,7 +129,7 @@ async def test_a_grant_revoked_in_the_middle_ends_everything_of_it_within_5_seco
     assert time.monotonic() - began < 5
     for one in ended:
         assert (one["status"], one["kind"], one["artifacts"]) == ("failed", "grant", [])
-        await gone(lambda one=one: workspaces(server, one))
+        await gone(partial(workspaces, server, one))
     assert len(processes(f"{mark}9")) >= 1, "what the user runs is not the grant's"
     answer = await application.http.get("/v1/operations")
     assert answer.status_code == 403
@@ -201,21 +202,22 @@ async def test_the_access_matrix_of_the_mission(organisation: tuple[Person, Pers
             ("download sealed", "GET", f"/v1/artifacts/{ids['a.txt']}/sealed", None, (200, 404, 200)),
             ("download by name", "GET", f"{path}/artifacts/a.txt", None, (200, 404, 200)),
         ]
-        for what, method, where, body, expected in matrix:
+        for what, method, where, body, statuses in matrix:
             found = [
                 (await caller.request(method, where, json=body)).status_code
                 for caller in (grantee.http, other.http, admin.client)
             ]
-            assert tuple(found) == expected, (what, found)
+            assert tuple(found) == statuses, (what, found)
         # Each of these can be done once: the one who may not comes first.
-        for what, method, where, expected in (
+        once: tuple[tuple[str, str, str, tuple[tuple[Application | Person, int], ...]], ...] = (
             ("delete an artifact", "DELETE", f"/v1/artifacts/{ids['a.txt']}", ((other, 404), (grantee, 204))),
             ("delete another", "DELETE", f"/v1/artifacts/{ids['b.txt']}", ((other, 404), (admin, 204))),
             ("delete all", "DELETE", f"{path}/artifacts", ((other, 404), (grantee, 200), (admin, 200))),
             ("cancel", "POST", f"/v1/operations/{sleeping['operation_id']}/cancel", ((other, 404), (grantee, 202))),
             ("cancel", "POST", f"/v1/operations/{again['operation_id']}/cancel", ((other, 404), (admin, 202))),
-        ):
-            for caller, status in expected:
+        )
+        for what, method, where, callers in once:
+            for caller, status in callers:
                 client = caller.client if isinstance(caller, Person) else caller.http
                 answer = await client.request(method, where)
                 assert answer.status_code == status, (what, answer.text)

@@ -6,11 +6,13 @@ import base64
 import json
 import time
 from datetime import datetime
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from tests.operations.support import (
+    Shown,
     content,
     done,
     gone,
@@ -102,7 +104,7 @@ async def test_an_input_of_somebody_else_is_not_there(person: Person, server: Ru
 # What goes wrong has a stable name
 
 
-async def failed(person: Person, kind: str, script: str, **fields: object) -> dict[str, object]:
+async def failed(person: Person, kind: str, script: str, **fields: Any) -> Shown:
     found = await done(person, script, **fields)
     assert (found["status"], found["kind"]) == ("failed", kind), found["detail"]
     return found
@@ -112,7 +114,7 @@ async def test_an_exit_code_fails_it_and_what_was_left_is_kept_for_a_day(person:
     found = await failed(person, "exit_code", "echo half > half.txt; echo no such thing >&2; exit 7")
     assert "no such thing" in str(found["detail"])
     assert "7" in str(found["detail"])
-    [artifact] = found["artifacts"]  # type: ignore[misc]  # a list of one
+    [artifact] = found["artifacts"]
     kept = _seconds(artifact["expires_at"]) - _seconds(artifact["stored_at"])
     assert 86_000 < kept <= 86_400
 

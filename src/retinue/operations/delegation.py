@@ -150,8 +150,8 @@ def tool() -> Tool:
         name=TOOL,
         description=(
             "Have a command-line agent or a program work on files in a sandbox, and get what it made. It sees the "
-            "files that you name, and nothing else; what it leaves is stored as artifacts, which later calls may take as "
-            "inputs by their ids."
+            "files that you name, and nothing else; what it leaves is stored as artifacts, which later calls may take "
+            "as inputs by their ids."
         ),
         parameters={
             "type": "object",

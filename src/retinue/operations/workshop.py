@@ -9,7 +9,6 @@ from uuid import UUID
 from retinue.kernel import Settings
 from retinue.sandbox import Probe, Sandbox, choose
 
-
 log = logging.getLogger(__name__)
 
 
