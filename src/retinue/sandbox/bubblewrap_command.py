@@ -29,9 +29,10 @@ _HIDDEN = ("/proc/keys", "/proc/key-users")
 _TAKEN = (WORK, HOME, TEMPORARY, SHARED, "/proc", "/etc", BRIDGE, "/usr/bin", *(f"/{name}" for name in _ROOTS))
 
 # The first process inside is a shell that waits: it reaps orphans, and the program is not process 1, for which
-# signals work in another way. Where root builds the walls it stays root, without a way to use that: a signal at the
-# death of its parent is only delivered if the parent might have sent it, and that one is root.
-_WAIT = ["/bin/sh", "-c", f'cd {WORK} && "$@"; exit $?', "sh"]
+# signals work in another way. It starts the program by "exec", because "echo" or "exit" would be words of its own.
+# Where root builds the walls it stays root, without a way to use that: a signal at the death of its parent is only
+# delivered if the parent might have sent it, and that one is root.
+_WAIT = ["/bin/sh", "-c", f'cd {WORK} || exit 126; (exec "$@"); exit $?', "sh"]
 
 
 class Walls:

@@ -95,6 +95,11 @@ class SandboxConformance:
         ended, _, _ = await self.run(sandbox, await self.job(sandbox, script))
         assert (ended.exit_code, ended.reason) == (code, "exited")
 
+    async def test_a_program_is_not_taken_for_a_word_of_a_shell(self, sandbox: Sandbox) -> None:
+        job = replace(await self.job(sandbox, ""), argv=["echo", "a\\nb", "$HOME", "* ;", "'"])
+        ended, output, errors = await self.run(sandbox, job)
+        assert (output, errors, ended.exit_code) == ("a\\nb $HOME * ; '\n", "", 0)
+
     async def test_output_and_errors_arrive_whole_and_apart(self, sandbox: Sandbox) -> None:
         job = await self.job(sandbox, "for i in $(seq 500); do echo out $i; echo err $i >&2; done")
         _, output, errors = await self.run(sandbox, job)
