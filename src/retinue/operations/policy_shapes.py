@@ -36,7 +36,7 @@ class WantedOperationPolicy(BaseModel):
     queue: int = Field(default=100, ge=0, le=10_000, description="operations that may wait; more are refused")
     attempts: int = Field(default=3, ge=1, le=10, description="how often one is begun whose worker died")
     budget: Money | None = Field(default=None, description="US dollars of model calls of one operation, at most")
-    user_storage: int = Field(default=10 * GB, ge=0, le=2**53, description="bytes of artifacts that a user may keep")
+    user_storage: int = Field(default=10 * GB, ge=0, le=2**50, description="bytes of artifacts that a user may keep")
     retention: int = Field(default=7 * DAY, ge=1, le=10 * 366 * DAY, description="seconds that outputs are kept")
     failed_retention: int = Field(
         default=DAY, ge=1, le=366 * DAY, description="likewise, of operations that did not succeed"

@@ -74,13 +74,13 @@ class GivenLimits(_Body):
     """Limits that shall differ from the policy's. Bytes, seconds, processor cores."""
 
     seconds: float | None = Field(default=None, gt=0, le=86_400)
-    memory: int | None = Field(default=None, gt=0, le=2**53)
-    disk: int | None = Field(default=None, gt=0, le=2**53)
+    memory: int | None = Field(default=None, gt=0, le=2**50)
+    disk: int | None = Field(default=None, gt=0, le=2**50)
     processes: int | None = Field(default=None, gt=0, le=100_000)
     cores: float | None = Field(default=None, gt=0, le=1024)
-    output: int | None = Field(default=None, gt=0, le=2**53, description="bytes of standard output and error")
+    output: int | None = Field(default=None, gt=0, le=2**50, description="bytes of standard output and error")
     artifacts: int | None = Field(default=None, ge=0, le=100_000, description="files that are kept")
-    artifact_bytes: int | None = Field(default=None, gt=0, le=2**53, description="bytes of each of them")
+    artifact_bytes: int | None = Field(default=None, gt=0, le=2**50, description="bytes of each of them")
 
 
 class NewOperation(_Body):
