@@ -10,6 +10,7 @@ import pytest
 
 from retinue.database import Database
 from tests.support.databases import Cluster, cluster, run_id
+from tests.support.mounts import unmount_below
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +35,13 @@ async def database(postgres: Cluster, database_name: str) -> AsyncIterator[Datab
     await found.open()
     yield found
     await found.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unmounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Unmount what sandboxes left below this worker's folder, or pytest fails to remove it later."""
+    yield
+    unmount_below(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")

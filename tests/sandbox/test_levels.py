@@ -32,16 +32,15 @@ from retinue.sandbox import (
 from retinue.sandbox.groups import Groups
 from retinue.sandbox.means import Means
 from retinue.sandbox.volumes import Kind
+from tests.support.mounts import unmount_below
 from tests.support.sandboxes import LEVELS, ROOT, alive, make_job, run_job, sandbox_of
 
 
 @pytest.fixture(autouse=True)
-def unmounted(tmp_path: Path) -> Iterator[None]:
-    """Unmount what a test leaves, or its folder cannot be removed."""
+def nothing_mounted(tmp_path: Path) -> Iterator[None]:
+    """What one test leaves must not be seen by the next."""
     yield
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        if line.split()[1].startswith(str(tmp_path)):
-            subprocess.run(["umount", line.split()[1]], check=True)
+    unmount_below(tmp_path)
 
 
 if ROOT:
@@ -169,6 +168,7 @@ import sys
 import uvloop  # as the server does
 from pathlib import Path
 from retinue.sandbox import *
+from tests.support.mounts import unmount_below
 from tests.support.sandboxes import sandbox_of
 
 async def main():

@@ -21,6 +21,7 @@ from uuid import uuid4
 import httpx
 
 from tests.support.databases import Cluster
+from tests.support.mounts import unmount_below
 
 RETINUE = Path(sys.executable).with_name("retinue")
 PASSWORD = "correct horse battery staple"
@@ -199,6 +200,7 @@ async def running_server(
             yield server
         finally:
             await server.close()
+            unmount_below(Path(folder))
 
 
 @dataclass
