@@ -216,3 +216,16 @@ def deaf() -> None:
     from retinue.dispatch import Activation
 
     Activation.ask_to_stop = lambda *_: None  # type: ignore[method-assign]
+
+
+def of_level_c() -> None:
+    """This machine offers a sandbox of level C and no better one."""
+    from retinue.operations.workshop import Workshop
+    from retinue.sandbox import Level
+
+    plain = Workshop.probe
+
+    async def probe(self: Workshop) -> Any:
+        return replace(await plain(self), level=Level.C)
+
+    Workshop.probe = probe  # type: ignore[method-assign]

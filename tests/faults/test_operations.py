@@ -187,6 +187,25 @@ async def test_an_operation_whose_workers_all_die_is_failed_by_policy(stage: Sta
     await settled(stage, ada, operation)
 
 
+async def test_a_worker_that_ends_in_good_order_hands_over_and_costs_no_try(stage: Stage) -> None:
+    """Bug that this catches: three updates of the server within an operation fail it."""
+    ada, mark = await stage.server.person(), f"3600.{uuid4().int % 10**9}"
+    await ada.call("PUT", f"/v1/tenants/{ada.tenant_id}/operations/policy", 200, json={"attempts": 1})
+    operation = await operate(ada, f"sleep {mark}")
+    for _ in range(2):
+        worker = await stage.worker()
+        await holds(lambda: bool(processes(mark)))
+        await asyncio.to_thread(worker.stop)
+        await gone(lambda: processes(mark), seconds=2)
+    await stage.worker()
+    await until(ada, operation, lambda found: found["attempt"] == 3)
+    await ada.call("POST", f"/v1/operations/{operation['operation_id']}/cancel", 202)
+    found = await until(ada, operation)
+    assert found["status"] == "cancelled"
+    assert (await types(ada, operation)).count("handed_over") == 2
+    await settled(stage, ada, operation)
+
+
 # The one that was taken for dead
 
 

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from retinue.artifacts import Received
 from retinue.database import open_scope
+from retinue.dispatch import Dispatcher
 from retinue.kernel import BadInput, Clock, Fault, NotFound, Services, StorageFull, Unavailable
 from retinue.operations import ending, judging, storing
 from retinue.operations.beginning import Begun, begin
@@ -22,6 +23,7 @@ from retinue.operations.events import (
     Ending,
     OperationCompleted,
     OperationFailed,
+    OperationHandedOver,
     OperationProgressed,
     OperationTimedOut,
     Output,
@@ -252,7 +254,10 @@ class Carrying:
             return await ending.finish(scope, begun.fence, wanted, self.received)
 
     async def _cancelled(self) -> None:
-        """Record the end at once when it was asked for; a look would do it a moment later."""
+        """Record the end at once when it was asked for; a look would do it a moment later.
+
+        Or that this process ends, so that an update of the server does not count as a try.
+        """
         with suppress(Fault):
             await _to_its_end(self._ended_by_request())
 
@@ -262,9 +267,10 @@ class Carrying:
             with suppress(Superseded):
                 row = await ending.locked_for(scope, begun.fence)
                 if row.cancel_cause is not None:
-                    await ending.finish(
-                        scope, begun.fence, self._failed("internal", "cancelled"), ()
-                    )  # which records the cancellation instead
+                    # Which records the cancellation instead.
+                    await ending.finish(scope, begun.fence, self._failed("internal", "cancelled"), ())
+                elif self._services.get(Dispatcher).closing:
+                    await record(scope, row, OperationHandedOver(attempt=begun.fence.attempt))
 
     async def _wiped(self, workspace: Workspace | None) -> None:
         sandbox = self._begun.sandbox

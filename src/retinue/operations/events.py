@@ -136,6 +136,13 @@ class OperationProgressed(Event, frozen=True, kw_only=True):
     phase: Literal["running", "collecting"]
 
 
+@event("operation.handed_over")
+class OperationHandedOver(Event, frozen=True, kw_only=True):
+    """The worker ended in good order in the middle of an attempt; the next one does not count as a further try."""
+
+    attempt: int
+
+
 @event("operation.cancel_requested", personal=("reason",))
 class OperationCancelRequested(Event, frozen=True, kw_only=True, omit_defaults=True):
     """It shall end: somebody wants that, its grant was revoked (``grant``), or everything was stopped."""
@@ -207,6 +214,7 @@ EVENTS = (
     OperationRequested,
     OperationStarted,
     OperationProgressed,
+    OperationHandedOver,
     OperationCancelRequested,
     *ENDINGS,
     OperationRetried,

@@ -62,6 +62,7 @@ ROOM = Room(
         "operation.requested": _streamed("task_progress", _requested),
         "operation.started": _streamed("task_started", _progress("running")),
         "operation.progressed": _streamed("task_progress", _progress("running")),
+        "operation.handed_over": _streamed("task_progress", _progress("queued")),
         "operation.cancel_requested": _streamed("task_progress", _progress("cancelling")),
         "operation.retried": _streamed("task_progress", _progress("queued")),
         "operation.completed": _streamed("task_completed", _ended("completed")),

@@ -23,6 +23,7 @@ from retinue.operations.events import (
     OperationCancelRequested,
     OperationCompleted,
     OperationFailed,
+    OperationHandedOver,
     OperationProgressed,
     OperationRequested,
     OperationRetried,
@@ -55,6 +56,7 @@ ENDED = frozenset(
 STATUS_OF: Mapping[type[Event], OperationStatus] = {
     OperationRequested: OperationStatus.QUEUED,
     OperationRetried: OperationStatus.QUEUED,
+    OperationHandedOver: OperationStatus.QUEUED,
     OperationStarted: OperationStatus.RUNNING,
     OperationCompleted: OperationStatus.COMPLETED,
     OperationFailed: OperationStatus.FAILED,
@@ -99,7 +101,7 @@ class OperationState:
 
     @property
     def tries(self) -> int:
-        """How many attempts there were since it was asked for, or asked for again."""
+        """How many attempts there were since it was asked for, or asked for again, but for those handed over."""
         return self.attempt - self.attempts_before
 
 
@@ -131,6 +133,8 @@ def _apply(state: OperationState, fact: Event, at: datetime) -> None:
         state.phase = fact.phase
     elif isinstance(fact, OperationProgressed):
         state.phase = fact.phase
+    elif isinstance(fact, OperationHandedOver):
+        state.attempts_before, state.phase = state.attempts_before + 1, ""
     elif isinstance(fact, OperationCancelRequested):
         state.cancel = fact
     elif isinstance(fact, ENDINGS):

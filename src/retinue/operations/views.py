@@ -13,6 +13,7 @@ from retinue.operations.events import (
     ENDINGS,
     OperationCancelRequested,
     OperationFailed,
+    OperationHandedOver,
     OperationProgressed,
     OperationRequested,
     OperationRetried,
@@ -96,6 +97,8 @@ async def _take(scope: Scope, operation_id: UUID, one: Recorded[Event]) -> None:
         changes["started_at"] = at
     elif isinstance(fact, OperationProgressed):
         changes["phase"] = fact.phase
+    elif isinstance(fact, OperationHandedOver):
+        changes["phase"] = ""
     elif isinstance(fact, OperationCancelRequested):
         changes["cancel_cause"] = fact.cause
     elif isinstance(fact, OperationRetried):
