@@ -87,9 +87,6 @@ def options(job: Job, identity: Identity, etc: Path) -> list[str]:
 
 def environment(job: Job) -> dict[str, str]:
     """Return the program's whole environment."""
-    for name, value in job.env.items():
-        if not name or "=" in name or "\0" in name + value:
-            raise BadInput("An environment variable has a name without = and no zero byte.", field="env")
     return {"PATH": PATH, "HOME": HOME, "TMPDIR": TEMPORARY, "LANG": "C.UTF-8", "USER": "agent", **job.env}
 
 

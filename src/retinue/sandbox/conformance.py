@@ -126,9 +126,22 @@ class SandboxConformance:
         assert "GIVEN=a b\n'c'\n" in output
         assert names - {"_", "SHLVL", "OLDPWD"} == {"GIVEN", "HOME", "LANG", "PATH", "PWD", "TMPDIR", "USER"}
 
-    async def test_a_broken_environment_is_refused(self, sandbox: Sandbox) -> None:
+    @pytest.mark.parametrize(
+        "broken",
+        [
+            {"env": {"A=B": "c"}},
+            {"env": {"": "c"}},
+            {"env": {"A": "b\0c"}},
+            {"env": {"A": "\ud800"}},
+            {"argv": []},
+            {"argv": ["a\0b"]},
+            {"argv": ["\udcff"]},
+        ],
+        ids=lambda broken: ascii(broken),
+    )
+    async def test_what_no_program_can_be_given_is_refused(self, sandbox: Sandbox, broken: dict[str, Any]) -> None:
         with pytest.raises(BadInput):
-            await self.run(sandbox, await self.job(sandbox, "true", env={"A=B": "c"}))
+            await self.run(sandbox, await self.job(sandbox, "true", **broken))
 
     async def test_files_go_in_and_results_come_out(self, sandbox: Sandbox) -> None:
         job = await self.job(sandbox, "mkdir made; sort in.txt > made/out.txt; echo mine > $HOME/x; echo t > $TMPDIR/y")

@@ -102,7 +102,7 @@ class Workspace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A program and everything it may know of the machine.
+    """A program and everything it may know of the machine. ``BadInput`` for a command or environment that cannot be.
 
     Attributes:
         job_id: names the job's folder; letters, digits, ``-`` and ``_``. One attempt of one operation.
@@ -125,6 +125,17 @@ class Job:
     limits: Limits = field(default_factory=Limits)
     stdin: bytes | None = None
     minimum: Level = Level.C
+
+    def __post_init__(self) -> None:
+        if not self.argv or not self.argv[0]:
+            raise BadInput("A command has at least the name of a program.", field="argv")
+        for name, value in self.env.items():
+            if not name or "=" in name:
+                raise BadInput("The name of an environment variable is not empty and has no =.", field="env")
+            _check_text(value, "env")
+            _check_text(name, "env")
+        for word in self.argv:
+            _check_text(word, "argv")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,6 +277,16 @@ class Sandbox(ABC):
     async def close(self) -> None:
         """Let go of connections."""
         return None
+
+
+def _check_text(text: str, field: str) -> None:
+    """Refuse what cannot be handed to a program: a zero byte, or half of a character."""
+    try:
+        whole = b"\0" not in text.encode("utf-8")
+    except UnicodeEncodeError:
+        whole = False
+    if not whole:
+        raise BadInput("Text for a program has no zero byte and is UTF-8.", field=field)
 
 
 def check_job_id(job_id: str) -> str:
