@@ -8,7 +8,7 @@ import pytest
 
 from retinue.sandbox import Level, Sandbox
 from retinue.sandbox.conformance import SandboxConformance
-from tests.support.sandboxes import LEVELS, ROOT, sandbox_of, run_tests_as_plain_user
+from tests.support.sandboxes import LEVELS, ROOT, run_tests_as_plain_user, sandbox_of
 
 
 class _Local(SandboxConformance):
