@@ -17,6 +17,7 @@ KINDS = {
     "not-found": 404,
     "payload-too-large": 413,
     "precondition-failed": 412,
+    "quota-exhausted": 429,
     "storage-full": 507,
     "too-many-requests": 429,
     "unauthenticated": 401,
