@@ -242,3 +242,23 @@ async def test_an_agent_without_models_gives_up(driver: Driver, plain: Plain) ->
     came = await plain.carry(driver)
 
     assert not came.verdict.ok
+
+
+@BOTH
+@MODES
+async def test_an_agent_gets_the_turns_that_it_was_given(
+    driver: Driver, mode: str, plain: Plain, aimock: Aimock
+) -> None:
+    """Each call is another one, so that nothing but the number stops it. With more turns it comes to its end."""
+    for turn in range(8):
+        (plain.work / f"{turn}.txt").write_text("x")
+    reads = [calls("read_file", {"file_path": str(plain.work / f"{turn}.txt")}, turnIndex=turn) for turn in range(8)]
+    script = [*reads, says("I have read them all.", turnIndex=8)]
+
+    aimock.script(*script)
+    stopped = await plain.carry(driver, mode=mode, turns=4)
+    assert stopped.verdict.kind == "turns", stopped.verdict
+    assert len(aimock.asked()) <= 6
+
+    aimock.script(*script)
+    assert (await plain.carry(driver, mode=mode, turns=20)).verdict.summary == "I have read them all."

@@ -128,7 +128,8 @@ def _settings(model: str, turns: int) -> dict[str, Any]:
         "model": {
             "name": model,
             "maxSessionTurns": turns,
-            "skipLoopDetection": False,
+            # It takes eight files that are read one after the other for a loop. Equal calls are found all the same.
+            "skipLoopDetection": True,
             "enableOpenAILogging": False,
             # A hanging provider is ended by the gateway; the operation has its own time.
             "generationConfig": {"maxRetries": 2},
