@@ -150,10 +150,11 @@ async def _begun(
     terms = await grants.terms(scope, row.grant_id) if row.grant_id is not None else None
     inputs = await _inputs(scope, row, state, terms)
     try:
-        small = await files.opened(scope, row.operation_id)
+        small = await files.opened(scope, row.operation_id) if state.requested.files else {}
     except SealBroken as error:
         raise _Refused("input", f"What came with the request cannot be opened: {error}") from None
-    await artifacts.discard_in(scope, await artifacts.unpublished(scope, row.operation_id))
+    if row.attempt:
+        await ending.discard_left(scope, row.operation_id)
     attempt = row.attempt + 1
     worker_id = scope.service(Dispatcher).worker_id
     started = OperationStarted(
@@ -175,10 +176,14 @@ async def _begun(
         driver=driver,
         sandbox=sandbox,
         least=least,
-        spent=(await metering.bill(scope, row.operation_id)).model_cost - state.before.model_cost,
+        spent=await _spent(scope, state, row) if driver.uses_model else 0,
         inputs=inputs,
         files=small,
     )
+
+
+async def _spent(scope: Scope, state: OperationState, row: OperationRow) -> int:
+    return (await metering.bill(scope, row.operation_id)).model_cost - state.before.model_cost
 
 
 def _driver(scope: Scope, name: str) -> Driver:

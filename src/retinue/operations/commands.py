@@ -351,7 +351,10 @@ async def change_policy(scope: Scope, wanted: OperationPolicy, expected: int) ->
 
 
 async def on_run_ended(scope: Scope, parent: Parent, _ended: runs.EndedRun) -> None:
-    """Have the operation looked at whose run has ended: the hook for parents of the kind ``operation``."""
+    """Have the operation looked at whose run has ended without an end of its own: the hook of these parents."""
+    with suppress(NotFound):
+        if (await find_operation(scope, parent.id)).ended:
+            return  # by the run's own call, as a rule
     await scope.service(Dispatcher).prompt(scope, LOOK, parent.id)
 
 

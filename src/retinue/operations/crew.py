@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from uuid import UUID
 
 from retinue import agents, runs
@@ -14,6 +15,7 @@ NAME = "operations"
 TOOL = "carry_out_operation"
 
 _LONGEST = 86_400  # seconds: each run is given its own time
+_known: dict[UUID, UUID] = {}  # by tenant
 _MOST_AT_ONCE = 100  # the lane's row has the bound of the policy, which is never above this
 
 
@@ -43,9 +45,16 @@ async def agent(scope: Scope, holds: OperationPolicy) -> Agent:
 
 
 async def agent_id(scope: Scope) -> UUID | None:
-    """Return the agent's id, None before the first operation."""
+    """Return the agent's id, None before the first operation. It never changes, so this process remembers it."""
+    tenant_id = scope.tenant_id
+    known = _known.get(tenant_id)
+    if known is not None:
+        return known
     found = await _found(_as_tenant(scope))
-    return None if found is None else found.agent_id
+    if found is None:
+        return None
+    scope.uow.after_commit(partial(_known.__setitem__, tenant_id, found.agent_id))
+    return found.agent_id
 
 
 async def follow(scope: Scope, holds: OperationPolicy) -> None:

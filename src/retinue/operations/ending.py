@@ -79,10 +79,16 @@ async def finish(
     """
     row = await locked_for(scope, fence)
     refusal = await _refusal(scope, row, wanted.usage)
-    if refusal is None:
+    if refusal is None and made:
         await artifacts.publish(scope, made)
-    await artifacts.discard_in(scope, await artifacts.unpublished(scope, row.operation_id))
+    await discard_left(scope, row.operation_id)
     return await end(scope, row, wanted if refusal is None else refusal)
+
+
+async def discard_left(scope: Scope, operation_id: UUID) -> None:
+    """Give up what attempts stored and did not publish."""
+    if left := await artifacts.unpublished(scope, operation_id):
+        await artifacts.discard_in(scope, left)
 
 
 async def _refusal(scope: Scope, row: OperationRow, usage: Usage) -> Ending | None:
@@ -195,7 +201,7 @@ async def look(scope: Scope, row: OperationRow) -> bool:
     outcome = await runs.outcome(scope, row.run_id, lock=True)
     if outcome is None:
         return False
-    await artifacts.discard_in(scope, await artifacts.unpublished(scope, row.operation_id))
+    await discard_left(scope, row.operation_id)
     ending = by_its_run(row, outcome) if row.cancel_cause is None else await why_cancelled(scope, row, Usage())
     await end(scope, row, ending)
     return True
