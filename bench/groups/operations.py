@@ -26,7 +26,7 @@ async def _round(people: People, token: str) -> tuple[float, float]:
     )
     ids = {one["operation_id"] for one in made}
     for status in ("queued", "running"):  # a look costs the server little, and none is missed: they go one way
-        while (await people.call("GET", f"/v1/operations?status={status}&limit=1", token=token))["items"]:
+        while (await people.call("GET", f"/v1/operations?status={status}&limit=1", token=token))["items"]:  # noqa: ASYNC110 - the server works
             await asyncio.sleep(_POLL_SECONDS)
     took = time.monotonic() - began
     listed = (await people.call("GET", f"/v1/operations?limit={_COUNT}", token=token))["items"]
