@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -88,6 +89,22 @@ async def test_no_more_operations_go_on_at_once_than_the_policy_says_and_a_chang
         await person.call("POST", f"/v1/operations/{one['operation_id']}/cancel", 202)
         await until(person, one)
     await gone(lambda: processes(mark))
+
+
+async def test_files_of_a_request_are_forgotten_when_nobody_tries_it_again(person: Person) -> None:
+    """Bug that this catches: what came with a request stays for ever, since its operation did not succeed."""
+    await govern(person, failed_retention=1)
+    operation = await operate(person, "exit 1", files=[{"name": "in.txt", "content": "secret"}])
+    answer = None
+    for _ in range(5):  # a busy machine may look late
+        ended = datetime.fromisoformat((await until(person, operation))["ended_at"])
+        await holds(lambda ended=ended: datetime.now(UTC) > ended + timedelta(seconds=2))  # type: ignore[misc]
+        answer = await person.client.post(f"/v1/operations/{operation['operation_id']}/retry")
+        if answer.status_code == 409:
+            break
+    assert answer is not None
+    assert answer.status_code == 409, answer.text
+    assert "not kept" in answer.json()["detail"]
 
 
 async def test_a_full_queue_is_429_and_counts_nothing(person: Person) -> None:

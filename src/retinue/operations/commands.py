@@ -130,7 +130,9 @@ async def begin(scope: Scope, wanted: Wanted) -> UUID:
         caller=wanted.caller,
         tainted=bool(wanted.tainted_by),
     )
-    run_id = await _start(scope, operation_id, requested, holds, wanted.priority, tuple(wanted.tainted_by))
+    # An application goes before nobody.
+    priority = wanted.priority if terms is None else min(wanted.priority, 0)
+    run_id = await _start(scope, operation_id, requested, holds, priority, tuple(wanted.tainted_by))
     await files.keep(scope, operation_id, wanted.files)
     fact = _with_run(requested, run_id)
     await append(
