@@ -262,3 +262,20 @@ async def test_an_agent_gets_the_turns_that_it_was_given(
 
     aimock.script(*script)
     assert (await plain.carry(driver, mode=mode, turns=20)).verdict.summary == "I have read them all."
+
+
+@pytest.mark.slow
+async def test_what_gemini_asks_on_the_side_goes_to_the_model_that_was_asked_for(plain: Plain, aimock: Aimock) -> None:
+    """After 30 turns it asks whether it runs in circles. A model that nobody allowed would be refused."""
+
+    reads = []
+    for turn in range(35):
+        (plain.work / f"{turn}.txt").write_text("x")
+        reads.append(calls("read_file", {"file_path": str(plain.work / f"{turn}.txt")}, turnIndex=turn))
+    aimock.script(*reads, says("I have read them all.", turnIndex=35), says("{}"))
+
+    assert (await plain.carry(GeminiDriver())).verdict.ok
+
+    asked = [call["path"] for call in aimock.asked()]
+    assert {path.partition("/models/")[2].partition(":")[0] for path in asked} == {"gemini-2.5-pro"}
+    assert len(asked) > 36, "it did ask on the side"
