@@ -36,6 +36,7 @@ from retinue.tools import ArgumentCheck
 LONGEST_NAME = 255  # bytes
 LONGEST_SUMMARY = 4_000  # characters
 _MOST_CHECKED = 4_000_000  # bytes of a file that is read to hold it against a schema
+_CHECK_SECONDS = 5.0  # processor time of holding one against one
 
 
 class OperationStatus(StrEnum):
@@ -215,7 +216,8 @@ class Schemas:
                 continue
             try:
                 # The check is of objects; what is read from the file may be anything, so it is put into one.
-                check = ArgumentCheck({"type": "object", "properties": {"it": one.schema}, "required": ["it"]})
+                whole = {"type": "object", "properties": {"it": one.schema}, "required": ["it"]}
+                check = ArgumentCheck(whole, seconds=_CHECK_SECONDS)
             except (ValueError, RecursionError) as error:
                 field_name = f"expected.{index}.schema"
                 raise BadInput(f"{field_name}: {error}"[:500], field=field_name) from None

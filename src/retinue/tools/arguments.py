@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import regex
@@ -13,17 +16,33 @@ from jsonschema.validators import extend
 _PATTERN_SECONDS = 0.1
 """How long one pattern of a schema may be matched: a schema from an MCP server could hold a slow one."""
 
+_SECONDS = 0.5
+"""Processor time that a check may take: references that double their work hold the event loop for ever otherwise."""
+
 _LONGEST_COMPLAINT = 500
+
+
+class _TooLong(Exception):
+    """The check has taken its time."""
+
+
+_until: ContextVar[float] = ContextVar("_until")
+"""The thread's processor time at which the check that is under way is given up."""
 
 
 class ArgumentCheck:
     """A compiled schema.
 
+    Args:
+        schema: a JSON Schema of an object.
+        seconds: processor time that a check may take. What takes longer does not pass.
+
     Raises:
         ValueError: it is not a JSON Schema of an object, or refers to a document elsewhere.
     """
 
-    def __init__(self, schema: Mapping[str, Any]) -> None:
+    def __init__(self, schema: Mapping[str, Any], *, seconds: float = _SECONDS) -> None:
+        self._seconds = seconds
         if schema.get("type") != "object":
             raise ValueError('the parameters must be a JSON Schema with "type": "object"')
         for reference in _references(schema):
@@ -40,7 +59,15 @@ class ArgumentCheck:
         """Say what is wrong with the arguments, naming the field; None when nothing is."""
         if (field := _unencodable(arguments, "")) is not None:
             return f"{field or 'a name'} holds a character that is not valid Unicode"
-        error = best_match(self._validator.iter_errors(arguments))
+        began = _until.set(time.thread_time() + self._seconds)
+        try:
+            error = best_match(self._validator.iter_errors(arguments))
+        except _TooLong:
+            return "it takes too long to hold this against its schema"
+        except Exception as why:  # a schema that refers to itself without end, or to a part that is not there
+            return f"it cannot be checked against its schema: {type(why).__name__}"
+        finally:
+            _until.reset(began)
         if error is None:
             return None
         field = error.json_path.removeprefix("$").removeprefix(".")
@@ -84,9 +111,27 @@ def _has_utf8(text: str) -> bool:
     return True
 
 
+def _left() -> float:
+    """Return the seconds that the check under way still has; raise :class:`_TooLong` when there are none."""
+    left = _until.get() - time.thread_time()
+    if left <= 0:
+        raise _TooLong
+    return left
+
+
+def _in_time(keyword: Callable[..., Any]) -> Callable[..., Iterator[ValidationError]]:
+    """Have a keyword look at the clock before it looks at anything."""
+
+    def timed(validator: Any, rule: Any, instance: object, schema: Any) -> Iterator[ValidationError]:
+        _left()
+        yield from keyword(validator, rule, instance, schema) or ()
+
+    return timed
+
+
 def _found(pattern: str, text: str) -> bool:
     try:
-        return regex.search(pattern, text, timeout=_PATTERN_SECONDS) is not None
+        return regex.search(pattern, text, timeout=min(_PATTERN_SECONDS, _left())) is not None
     except (TimeoutError, regex.error):
         # The tool itself has the last word on what it takes.
         return True
@@ -95,6 +140,14 @@ def _found(pattern: str, text: str) -> bool:
 def _pattern(_validator: Any, pattern: str, instance: object, _schema: object) -> Iterator[ValidationError]:
     if isinstance(instance, str) and not _found(pattern, instance):
         yield ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+def _unique(_validator: Any, wanted: Any, instance: object, _schema: object) -> Iterator[ValidationError]:
+    """As the library's, which compares each with each."""
+    if not wanted or not isinstance(instance, list):
+        return
+    if len({json.dumps(one, sort_keys=True) for one in instance}) < len(instance):
+        yield ValidationError("it has non-unique elements")
 
 
 def _additional(validator: Any, rule: Any, instance: object, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
@@ -107,13 +160,19 @@ def _unchecked(*_: object) -> Iterator[ValidationError]:
 
 
 # `re`, which the library matches with, cannot be stopped, so a slow pattern would hold the whole server. Texts are
-# matched with a time limit instead; names of properties are left to the tool.
+# matched with a time limit instead; names of properties are left to the tool. Every keyword
+# looks at the clock: what is applied to many things, or by references to references, adds up.
 _Validator = extend(  # type: ignore[no-untyped-call]  # the stubs of jsonschema leave `extend` untyped
     Draft202012Validator,
     validators={
-        "pattern": _pattern,
-        "patternProperties": _unchecked,
-        "additionalProperties": _additional,
-        "unevaluatedProperties": _unchecked,
+        name: _in_time(keyword)
+        for name, keyword in {
+            **Draft202012Validator.VALIDATORS,
+            "pattern": _pattern,
+            "patternProperties": _unchecked,
+            "additionalProperties": _additional,
+            "unevaluatedProperties": _unchecked,
+            "uniqueItems": _unique,
+        }.items()
     },
 )
