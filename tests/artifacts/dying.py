@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from retinue.artifacts import Incoming, lives, loose, pieces, receiving
+from retinue.artifacts import Incoming, lifetime, loose_blobs, pieces, receiving
 from retinue.artifacts.finishing import finish
 from retinue.database import Database
 from retinue.database.unit_of_work import Transaction
@@ -116,9 +116,9 @@ async def taking_away(steps: Steps, place: Place) -> None:
     steps.acknowledged["artifact_id"] = str(stored.artifact_id)
     steps.count = 0
     async with place.scope() as scope:
-        await lives.delete(scope, stored.artifact_id)
+        await lifetime.delete(scope, stored.artifact_id)
     steps.acknowledged["deleted"] = True
-    await loose.sweep(place.services, place.tenant_id, stored.artifact_id)
+    await loose_blobs.sweep(place.services, place.tenant_id, stored.artifact_id)
 
 
 async def uploading(steps: Steps, place: Place) -> None:
@@ -154,8 +154,8 @@ def plant(name: str) -> None:
         async def announce(scope: Scope, blob_id: Any) -> None:
             return None
 
-        loose.announce = announce
-        loose.still_coming = announce
+        loose_blobs.announce = announce
+        loose_blobs.still_coming = announce
     elif name == "publishing one by one":
         publish = receiving.publish
 
@@ -166,13 +166,13 @@ def plant(name: str) -> None:
 
         receiving.publish = one_by_one
     elif name == "forgetting before removing":
-        doom = loose.doom
+        doom = loose_blobs.doom
 
         async def forgetful(scope: Scope, blob_id: Any, *, at_once: bool = True) -> None:
             await doom(scope, blob_id, at_once=at_once)
             await scope.queries.execute("DELETE FROM loose_blobs WHERE blob_id = $1", blob_id)
 
-        loose.doom = forgetful
+        loose_blobs.doom = forgetful
 
 
 async def _child(scenario: str, dsn: str, data: Path, step: int, out: int) -> bool:

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from retinue import artifacts
-from retinue.artifacts import Limits, Stored, finishing, hooks, lives, quota, uploads, work
+from retinue.artifacts import Limits, Stored, finishing, hooks, lifetime, quota, uploads, work
 from retinue.artifacts.pieces import Writing, create
 from retinue.house import House
 from retinue.kernel import Clock, Gone, NotFound, PayloadTooLarge, Scope, Settings, StorageFull, Unavailable
@@ -171,7 +171,7 @@ async def test_a_legal_hold_wins_over_the_end_of_its_time(place: Place) -> None:
         await artifacts.hold(scope, stored.artifact_id, "dispute")
     async with place.scope() as scope:
         scope.clock = Later(scope.clock, timedelta(hours=2))
-        await lives.expire(scope, stored.artifact_id)  # as the wake-up does
+        await lifetime.expire(scope, stored.artifact_id)  # as the wake-up does
     async with place.scope() as scope:
         scope.clock = Later(scope.clock, timedelta(hours=2))
         assert (await artifacts.find(scope, stored.artifact_id)).held_by is not None

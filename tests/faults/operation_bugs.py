@@ -63,7 +63,7 @@ def dies() -> None:
     around(Running, "run", "program")
     around(storing, "gather", "gather")
     around(artifacts, "receive", "receive")
-    around(receiving._Passing, "finish", "seal")
+    around(receiving._Intake, "finish", "seal")
     around(carrying.Carrying, "_finish_once", "final")
     around(Bubblewrap, "wipe", "wipe")
     plain_end = ending.end

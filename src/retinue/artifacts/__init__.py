@@ -4,13 +4,14 @@ An operation's way: ``receive`` each file outside of any transaction, then ``pub
 completes the operation. What is received and not published goes by ``discard``, or by itself after an hour.
 """
 
-from retinue.artifacts.hooks import GrantTerms, Hooks, Stored, hooks
-from retinue.artifacts.lives import accrue, delete, delete_of_operation, hold, release
-from retinue.artifacts.opening import Damaged, Opened, open, read, read_sealed, sealed_header, take, unlock
+from retinue.artifacts.accrual import accrue
+from retinue.artifacts.hooks import GrantTerms, Stored, hooks
+from retinue.artifacts.lifetime import delete, delete_of_operation, hold, release
+from retinue.artifacts.opening import Damaged, open, sealed_header, take
 from retinue.artifacts.quota import storage_used
 from retinue.artifacts.receiving import discard, discard_in, publish, receive, unpublished
-from retinue.artifacts.replying import CONTENT, Reply, reply
-from retinue.artifacts.rules import Incoming, Limits, Received, check_name, grantee_label
+from retinue.artifacts.replying import CONTENT, reply
+from retinue.artifacts.rules import Incoming, Limits, Received, grantee_label
 from retinue.artifacts.scanning import Infected
 from retinue.artifacts.views import Artifact, Wanted, find, list_artifacts
 
@@ -19,17 +20,13 @@ __all__ = [
     "Artifact",
     "Damaged",
     "GrantTerms",
-    "Hooks",
     "Incoming",
     "Infected",
     "Limits",
-    "Opened",
     "Received",
-    "Reply",
     "Stored",
     "Wanted",
     "accrue",
-    "check_name",
     "delete",
     "delete_of_operation",
     "discard",
@@ -41,14 +38,11 @@ __all__ = [
     "list_artifacts",
     "open",
     "publish",
-    "read",
-    "read_sealed",
     "receive",
     "release",
     "reply",
     "sealed_header",
     "storage_used",
     "take",
-    "unlock",
     "unpublished",
 ]

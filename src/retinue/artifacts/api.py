@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
-from retinue.artifacts import lives, opening, pieces, replying, sealed_file, serving, tus, uploads, views
+from retinue.artifacts import lifetime, opening, pieces, replying, sealed_file, serving, tus, uploads, views
 from retinue.artifacts.finishing import shorter, terms_of
 from retinue.artifacts.hooks import limits_of
 from retinue.artifacts.receiving import discard, publish, receive
@@ -41,8 +41,7 @@ _FINISH_SECONDS = 20.0
 _LOOK_SECONDS = 0.05
 _LONGEST = 2**31 - 1
 
-_BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-_BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": _BYTES}}}
+_BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": replying.BYTES}}}
 
 
 def _header(name: str, description: str, *, required: bool = True, **schema: Any) -> dict[str, Any]:
@@ -64,7 +63,7 @@ _CHECKSUM = _header(
     pattern="^sha(1|256) [A-Za-z0-9+/]+=*$",
 )
 _NEW_UPLOAD: dict[str, Any] = {
-    "requestBody": {"content": {tus.MEDIA_TYPE: _BYTES}},
+    "requestBody": {"content": {tus.MEDIA_TYPE: replying.BYTES}},
     "parameters": [
         _VERSION,
         _header("Upload-Length", "bytes of the whole file", pattern=_SIZE),
@@ -78,12 +77,12 @@ _NEW_UPLOAD: dict[str, Any] = {
     ],
 }
 _PIECE: dict[str, Any] = {
-    "requestBody": {"required": True, "content": {tus.MEDIA_TYPE: _BYTES}},
+    "requestBody": {"required": True, "content": {tus.MEDIA_TYPE: replying.BYTES}},
     "parameters": [_VERSION, _header("Upload-Offset", "where these bytes begin", pattern=_SIZE), _CHECKSUM],
 }
 _TUS: dict[str, Any] = {"parameters": [_VERSION]}
 _SEALED: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The sealed file", "content": {sealed_file.MEDIA_TYPE: _BYTES}}
+    200: {"description": "The sealed file", "content": {sealed_file.MEDIA_TYPE: replying.BYTES}}
 }
 
 Name = Annotated[str, Query(description="what the file is called: any text of 1 to 255 bytes")]
@@ -226,7 +225,7 @@ async def sealed(scope: Annotated[Scope, scoped("artifacts", "read")], artifact_
 @router.delete("/{artifact_id}", status_code=204, responses=problems(409, 410))
 async def delete(scope: Annotated[Scope, scoped("artifacts", "delete")], artifact_id: str) -> None:
     """Destroy an artifact: its key at once, its stored bytes right after."""
-    await lives.delete(scope, parse_id(artifact_id, "artifact"))
+    await lifetime.delete(scope, parse_id(artifact_id, "artifact"))
 
 
 @router.put("/{artifact_id}/hold", responses=problems(410))
@@ -234,13 +233,13 @@ async def hold(
     scope: Annotated[Scope, scoped("artifacts", "change")], artifact_id: str, body: NewHold | None = None
 ) -> ArtifactView:
     """Place an artifact under legal hold: nobody deletes it, and it does not expire."""
-    return view_of(await lives.hold(scope, parse_id(artifact_id, "artifact"), body.reason if body else ""))
+    return view_of(await lifetime.hold(scope, parse_id(artifact_id, "artifact"), body.reason if body else ""))
 
 
 @router.delete("/{artifact_id}/hold", status_code=204, responses=problems(410))
 async def release(scope: Annotated[Scope, scoped("artifacts", "change")], artifact_id: str) -> None:
     """End a legal hold. What would have expired meanwhile is deleted."""
-    await lives.release(scope, parse_id(artifact_id, "artifact"))
+    await lifetime.release(scope, parse_id(artifact_id, "artifact"))
 
 
 # Uploads in pieces

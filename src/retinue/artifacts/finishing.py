@@ -24,6 +24,7 @@ from retinue.vault import BlobStore, Chunk, SealBroken, decrypt_range, sealed_si
 log = logging.getLogger(__name__)
 
 FINISH = "upload.finish"
+_CAUSE = f"wake-up:{FINISH}"
 _RETRY = timedelta(seconds=2)
 
 
@@ -49,15 +50,9 @@ async def begin(scope: Scope, upload_id: UUID) -> None:
     await claims.begin(scope, FINISH, upload_id, finish)
 
 
-async def on_finish(services: Services, tenant_id: UUID, upload_id: UUID) -> None:
-    """Handle the wake-up ``upload.finish``."""
-    async with open_scope(services, tenant_id, cause=f"wake-up:{FINISH}") as scope:
-        await claims.claim(scope, FINISH, upload_id, finish)
-
-
 async def finish(services: Services, tenant_id: UUID, upload_id: UUID) -> None:
     """Put the pieces of an upload together into an artifact, in constant memory."""
-    async with open_scope(services, tenant_id, cause=f"wake-up:{FINISH}") as scope:
+    async with open_scope(services, tenant_id, cause=_CAUSE) as scope:
         row = await scope.queries.fetchrow(f"SELECT {COLUMNS} FROM uploads WHERE upload_id = $1", upload_id)
         if row is None or row["state"] != "finishing":
             await claims.let_go(scope, FINISH, upload_id)
@@ -72,13 +67,13 @@ async def finish(services: Services, tenant_id: UUID, upload_id: UUID) -> None:
         await refuse(services, tenant_id, upload, "What was stored of it is damaged. Send it again.")
     except Fault as fault:
         log.warning("the upload %s cannot be finished now: %s", upload_id, fault.detail)
-        async with open_scope(services, tenant_id, cause=f"wake-up:{FINISH}") as scope:
+        async with open_scope(services, tenant_id, cause=_CAUSE) as scope:
             await wake(scope, FINISH, upload_id, at=scope.clock.now() + _RETRY)
             await claims.let_go(scope, FINISH, upload_id)
 
 
 async def _finish(services: Services, tenant_id: UUID, upload: Upload) -> None:
-    async with open_scope(services, tenant_id, cause=f"wake-up:{FINISH}") as scope:
+    async with open_scope(services, tenant_id, cause=_CAUSE) as scope:
         terms = await terms_of(replace(scope, grant_id=upload.grant_id))
         key = await key_of(scope, upload.upload_id)
         rows = await scope.queries.fetch(
@@ -129,9 +124,7 @@ async def _joined(
 
 
 async def _finished(services: Services, tenant_id: UUID, upload: Upload, received: Received) -> None:
-    user_id = upload.owner_id
-    cause = f"wake-up:{FINISH}"
-    async with open_scope(services, tenant_id, upload.actor, user_id=user_id, cause=cause) as scope:
+    async with open_scope(services, tenant_id, upload.actor, user_id=upload.owner_id, cause=_CAUSE) as scope:
         await publish(scope, [received])
         done = await scope.queries.fetchval(
             "UPDATE uploads SET state = 'stored', artifact_id = $2 WHERE upload_id = $1 AND state = 'finishing' "
@@ -147,7 +140,7 @@ async def _finished(services: Services, tenant_id: UUID, upload: Upload, receive
 
 async def refuse(services: Services, tenant_id: UUID, upload: Upload, problem: str) -> None:
     """Give up an upload, all of which came, because it cannot become an artifact; say why."""
-    async with open_scope(services, tenant_id, cause=f"wake-up:{FINISH}") as scope:
+    async with open_scope(services, tenant_id, cause=_CAUSE) as scope:
         # Only while nobody else has ended it: a worker that was taken for dead finds its pieces gone.
         refused = await scope.queries.fetchval(
             "UPDATE uploads SET state = 'refused', problem = $2 WHERE upload_id = $1 AND state = 'finishing' "

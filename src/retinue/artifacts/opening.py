@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 from uuid import UUID
 
+from retinue.artifacts import keys
 from retinue.artifacts.events import ArtifactOpened, Form
 from retinue.artifacts.hooks import note
 from retinue.artifacts.rules import blob_name, context_of, grantee_label
@@ -17,7 +18,7 @@ from retinue.artifacts.views import Artifact, locked, stream_of
 from retinue.database import open_scope
 from retinue.kernel import Fault, Gone, NotFound, Scope, Services
 from retinue.ledger import append
-from retinue.vault import BlobStore, Chunk, SealBroken, WrappedKey, decrypt_range, sealed_size, unwrap_data_key
+from retinue.vault import BlobStore, Chunk, SealBroken, decrypt_range, sealed_size
 
 log = logging.getLogger(__name__)
 
@@ -78,13 +79,10 @@ async def unlock(scope: Scope, artifact: Artifact) -> Opened:
     Raises:
         Gone: its key was destroyed in the meantime.
     """
-    row = await scope.queries.fetchrow(
-        "SELECT key_id, wrapped FROM artifact_keys WHERE artifact_id = $1", artifact.artifact_id
-    )
-    if row is None:
+    key = await keys.find(scope, artifact.artifact_id)
+    if key is None:
         raise Gone("It was deleted; its key is destroyed.")
-    wrapped = WrappedKey(row["key_id"], row["wrapped"])
-    return Opened(artifact, await unwrap_data_key(scope, artifact.artifact_id, wrapped))
+    return Opened(artifact, key)
 
 
 async def read(

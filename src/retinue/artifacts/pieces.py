@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from retinue.artifacts import loose
+from retinue.artifacts import keys, loose_blobs
 from retinue.artifacts.finishing import Part, begin
 from retinue.artifacts.hooks import limits_of
 from retinue.artifacts.quota import reserve
@@ -17,7 +17,7 @@ from retinue.artifacts.uploads import EXPIRE, Upload, expiry, find, key_of
 from retinue.database import open_scope
 from retinue.dispatch import wake
 from retinue.kernel import BadInput, Conflict, PayloadTooLarge, Scope, Services, Settings, new_id
-from retinue.vault import BlobStore, encrypt_stream, new_data_key, wrap_data_key
+from retinue.vault import BlobStore, encrypt_stream
 from retinue.web import BodyCut
 
 log = logging.getLogger(__name__)
@@ -46,15 +46,8 @@ async def create(
     if length > limits.artifact_bytes:
         raise PayloadTooLarge(f"A file may have up to {limits.artifact_bytes:,} bytes.")
     upload_id = new_id()
-    wrapped = await wrap_data_key(scope, upload_id, new_data_key())
+    await keys.make(scope, upload_id)
     expires = expiry(scope)
-    await scope.queries.execute(
-        "INSERT INTO artifact_keys (tenant_id, artifact_id, key_id, wrapped) VALUES ($1, $2, $3, $4)",
-        scope.tenant_id,
-        upload_id,
-        wrapped.key_id,
-        wrapped.data,
-    )
     await scope.queries.execute(
         "INSERT INTO uploads (tenant_id, upload_id, owner_id, grant_id, actor_kind, actor_id, name, version_of, "
         "length, received, parts, state, retention_seconds, created_at, expires_at) "
@@ -181,7 +174,7 @@ class Writing:
             raise BadInput(f"An upload has at most {MOST_PARTS:,} pieces. Send larger ones.", field="Upload-Offset")
         part = Part(upload.parts, new_id(), 0)
         async with self._caller() as scope:
-            await loose.announce(scope, part.blob_id)
+            await loose_blobs.announce(scope, part.blob_id)
         self._stored.append(part)  # so that it is given up should this fail
         most = min(room, self._services.get(Settings).upload_part_bytes)
         count = _Count()
@@ -205,8 +198,8 @@ class Writing:
             return
         try:
             async with open_scope(self._services, self._tenant_id, cause="upload:write") as scope:
-                for blob_id in await loose.locked(scope, [part.blob_id for part in self._stored]):
-                    await loose.doom(scope, blob_id)
+                for blob_id in await loose_blobs.locked(scope, [part.blob_id for part in self._stored]):
+                    await loose_blobs.doom(scope, blob_id)
         except Exception:
             log.warning("pieces of an upload are removed later", exc_info=True)
 
@@ -220,7 +213,7 @@ def _refuse_elsewhere(upload: Upload, offset: int) -> None:
 
 async def _keep_parts(scope: Scope, upload_id: UUID, parts: Sequence[Part]) -> Upload:
     blobs = [part.blob_id for part in parts]
-    if len(await loose.owned(scope, blobs)) < len(blobs):
+    if len(await loose_blobs.owned(scope, blobs)) < len(blobs):
         raise Conflict("A piece was given up, because it took too long. Ask for the offset and go on from there.")
     upload = await find(scope, upload_id, lock=True)
     if upload.state != "open" or upload.parts != parts[0].number:

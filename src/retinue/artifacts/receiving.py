@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from uuid import UUID
 
-from retinue.artifacts import loose
+from retinue.artifacts import keys, loose_blobs
+from retinue.artifacts.accrual import plan_accrual
 from retinue.artifacts.events import ArtifactRefused, ArtifactStored
 from retinue.artifacts.hooks import hooks, limits_of
-from retinue.artifacts.lives import plan_accrual, plan_expiry
+from retinue.artifacts.lifetime import plan_expiry
 from retinue.artifacts.quota import give_back, reserve
 from retinue.artifacts.rules import (
     Incoming,
@@ -30,7 +31,7 @@ from retinue.artifacts.views import stream_of
 from retinue.database import open_scope
 from retinue.kernel import BadInput, Conflict, PayloadTooLarge, Row, Scope, Services, Settings, new_id
 from retinue.ledger import append
-from retinue.vault import BlobStore, encrypt_stream, new_data_key, seal_to, usable_recipient, wrap_data_key
+from retinue.vault import BlobStore, encrypt_stream, seal_to, usable_recipient
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ _GROW = 8 * 1_048_576
 _STILL_COMING_SECONDS = 60.0
 
 
-class _Passing:
+class _Intake:
     """One file on its way in: counted, hashed, shown to the scanner, and its reservation kept ahead of it."""
 
     def __init__(
@@ -74,8 +75,6 @@ class _Passing:
             self.limits = await limits_of(scope, incoming.owner_id)
             self._check(incoming.size_hint or 0)
             self.reserved = 0 if self.prepaid else incoming.size_hint or 0
-            self.key = new_data_key()
-            wrapped = await wrap_data_key(scope, self.artifact_id, self.key)
             now = scope.clock.now()
             await scope.queries.execute(
                 "INSERT INTO incoming_artifacts (tenant_id, artifact_id, owner_id, grant_id, operation_id, kind, name, "
@@ -92,14 +91,8 @@ class _Passing:
                 ending(incoming, self.limits, now),
                 now,
             )
-            await scope.queries.execute(
-                "INSERT INTO artifact_keys (tenant_id, artifact_id, key_id, wrapped) VALUES ($1, $2, $3, $4)",
-                scope.tenant_id,
-                self.artifact_id,
-                wrapped.key_id,
-                wrapped.data,
-            )
-            await loose.announce(scope, self.artifact_id)
+            self.key = await keys.make(scope, self.artifact_id)
+            await loose_blobs.announce(scope, self.artifact_id)
             await plan_accrual(scope)
             await reserve(scope, incoming.owner_id, self.reserved, self.limits)
 
@@ -108,7 +101,7 @@ class _Passing:
         if size > most:
             raise PayloadTooLarge(f"A file may have up to {most:,} bytes.")
 
-    async def passing(self, chunks: AsyncIterator[bytes], scan: Scan) -> AsyncIterator[bytes]:
+    async def checked(self, chunks: AsyncIterator[bytes], scan: Scan) -> AsyncIterator[bytes]:
         """Hand the file on piece by piece; it ends only when the scanner found nothing in all of it."""
         async for chunk in chunks:
             self.size += len(chunk)
@@ -131,7 +124,7 @@ class _Passing:
         if not growing and not quiet:
             return
         async with open_scope(self.services, self.tenant_id, cause="artifact:receive") as scope:
-            await loose.still_coming(scope, self.artifact_id)
+            await loose_blobs.still_coming(scope, self.artifact_id)
             if growing:
                 await self._grow(scope)
         self._said = time.monotonic()
@@ -159,7 +152,7 @@ class _Passing:
             for label, public in self.incoming.recipients.items()
         ]
         async with open_scope(self.services, self.tenant_id, cause="artifact:receive") as scope:
-            await loose.still_coming(scope, self.artifact_id)
+            await loose_blobs.still_coming(scope, self.artifact_id)
             if sealed:
                 await scope.queries.executemany(
                     "INSERT INTO artifact_recipients (tenant_id, artifact_id, label, public_key, sealed) "
@@ -215,33 +208,33 @@ async def receive(
     for label, public in incoming.recipients.items():
         if not usable_recipient(public):
             raise BadInput(f"The key of {label} is no X25519 public key.", field="recipients")
-    passing = _Passing(services, tenant_id, incoming.artifact_id or new_id(), incoming, prepaid)
-    await passing.begin()
+    intake = _Intake(services, tenant_id, incoming.artifact_id or new_id(), incoming, prepaid)
+    await intake.begin()
     try:
-        await _store(passing, chunks)
-        return await passing.finish()
+        await _store(intake, chunks)
+        return await intake.finish()
     except Infected as infected:
-        await _give_up(passing, infected)
+        await _give_up(intake, infected)
         raise
     except BaseException:
-        await _give_up(passing, None)
+        await _give_up(intake, None)
         raise
 
 
-async def _store(passing: _Passing, chunks: AsyncIterator[bytes]) -> None:
-    services, tenant_id = passing.services, passing.tenant_id
+async def _store(intake: _Intake, chunks: AsyncIterator[bytes]) -> None:
+    services, tenant_id = intake.services, intake.tenant_id
     scan = await begin_scan(services.get(Settings))
     try:
-        async with aclosing(passing.passing(chunks, scan)) as plain:  # type: ignore[type-var]  # it is a generator
-            sealed = encrypt_stream(passing.key, plain, context=context_of(tenant_id, passing.artifact_id))
-            await services.get(BlobStore).put(blob_name(tenant_id, passing.artifact_id), sealed)
+        async with aclosing(intake.checked(chunks, scan)) as plain:  # type: ignore[type-var]  # it is a generator
+            sealed = encrypt_stream(intake.key, plain, context=context_of(tenant_id, intake.artifact_id))
+            await services.get(BlobStore).put(blob_name(tenant_id, intake.artifact_id), sealed)
     finally:
         await scan.close()
 
 
-async def _give_up(passing: _Passing, infected: Infected | None) -> None:
+async def _give_up(intake: _Intake, infected: Infected | None) -> None:
     """Leave nothing behind, also when this task is being cancelled; what fails here is swept later."""
-    giving_up = asyncio.ensure_future(_forget(passing, infected))
+    giving_up = asyncio.ensure_future(_forget(intake, infected))
     try:
         await asyncio.shield(giving_up)
     except asyncio.CancelledError:
@@ -251,17 +244,17 @@ async def _give_up(passing: _Passing, infected: Infected | None) -> None:
         log.warning("a file that was not taken in is removed later", exc_info=True)
 
 
-async def _forget(passing: _Passing, infected: Infected | None) -> None:
-    async with open_scope(passing.services, passing.tenant_id, cause="artifact:receive") as scope:
+async def _forget(intake: _Intake, infected: Infected | None) -> None:
+    async with open_scope(intake.services, intake.tenant_id, cause="artifact:receive") as scope:
         if infected is not None:
-            await _record_refusal(scope, passing, infected)
-        await loose.doom(scope, passing.artifact_id)
+            await _record_refusal(scope, intake, infected)
+        await loose_blobs.doom(scope, intake.artifact_id)
 
 
-async def _record_refusal(scope: Scope, passing: _Passing, infected: Infected) -> None:
-    owner_id = passing.incoming.owner_id
-    fact = ArtifactRefused(artifact_id=passing.artifact_id, owner_id=owner_id, finding=infected.finding)
-    await append(scope, f"artifact-refusal:{passing.artifact_id}", 0, [fact], owner_id=owner_id)
+async def _record_refusal(scope: Scope, intake: _Intake, infected: Infected) -> None:
+    owner_id = intake.incoming.owner_id
+    fact = ArtifactRefused(artifact_id=intake.artifact_id, owner_id=owner_id, finding=infected.finding)
+    await append(scope, f"artifact-refusal:{intake.artifact_id}", 0, [fact], owner_id=owner_id)
 
 
 async def discard(services: Services, tenant_id: UUID, artifact_ids: Sequence[UUID]) -> None:
@@ -272,8 +265,8 @@ async def discard(services: Services, tenant_id: UUID, artifact_ids: Sequence[UU
 
 async def discard_in(scope: Scope, artifact_ids: Sequence[UUID]) -> None:
     """As :func:`discard`, in the scope's transaction."""
-    for artifact_id in await loose.locked(scope, artifact_ids):
-        await loose.doom(scope, artifact_id)
+    for artifact_id in await loose_blobs.locked(scope, artifact_ids):
+        await loose_blobs.doom(scope, artifact_id)
 
 
 async def unpublished(scope: Scope, operation_id: UUID) -> list[UUID]:
@@ -292,7 +285,7 @@ async def publish(scope: Scope, received: Sequence[Received]) -> None:
     """
     now = scope.clock.now()
     owners: set[UUID] = set()
-    if len(await loose.owned(scope, [one.artifact_id for one in received])) < len(received):
+    if len(await loose_blobs.owned(scope, [one.artifact_id for one in received])) < len(received):
         raise Conflict("A file was given up, or published, before. Take it in again.")
     for one in sorted(received, key=lambda each: each.artifact_id):
         row = await scope.queries.fetchrow(

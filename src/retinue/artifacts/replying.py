@@ -10,11 +10,12 @@ from uuid import UUID
 from retinue.artifacts import opening, serving, views
 from retinue.kernel import Scope
 
-_BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+"""Any bytes, for the description of a route."""
 
 CONTENT: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The file", "content": {"*/*": _BYTES}},
-    206: {"description": "A part of it", "content": {"*/*": _BYTES}},
+    200: {"description": "The file", "content": {"*/*": BYTES}},
+    206: {"description": "A part of it", "content": {"*/*": BYTES}},
     304: {"description": "It is the version that `If-None-Match` names"},
 }
 """What such a route may answer, for its description."""

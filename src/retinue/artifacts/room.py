@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from retinue.artifacts import events, uploads
+from retinue.artifacts.accrual import ACCRUE
 from retinue.artifacts.api import router, upload_router
-from retinue.artifacts.finishing import FINISH, on_finish
-from retinue.artifacts.lives import ACCRUE, EXPIRE
-from retinue.artifacts.loose import SWEEP, on_sweep
+from retinue.artifacts.finishing import FINISH
+from retinue.artifacts.lifetime import EXPIRE
+from retinue.artifacts.loose_blobs import SWEEP
 from retinue.artifacts.views import PROJECTIONS
-from retinue.artifacts.work import on_accrue, on_expire, on_upload_expire
+from retinue.artifacts.work import on_accrue, on_expire, on_finish, on_sweep, on_upload_expire
 from retinue.kernel import Room
 from retinue.web import Streamed
 

@@ -1,4 +1,4 @@
-"""Pure decisions: which names can be kept, who sees what, how much may be stored, for how long."""
+"""Pure decisions: which names can be kept, how much may be stored, for how long; and what blobs are called."""
 
 from __future__ import annotations
 

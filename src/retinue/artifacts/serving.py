@@ -33,7 +33,7 @@ class RangeNotSatisfiable(Fault):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ByteRange:
     """The bytes from ``start`` up to, and without, ``end``."""
 
     start: int
@@ -52,7 +52,7 @@ def matches(if_none_match: str | None, tag: str) -> bool:
     return if_none_match.strip() == "*" or tag in (one.removeprefix("W/") for one in _TAGS.findall(if_none_match))
 
 
-def part_of(wanted: str | None, if_range: str | None, tag: str, size: int) -> Part | None:
+def part_of(wanted: str | None, if_range: str | None, tag: str, size: int) -> ByteRange | None:
     """Return the part that ``Range`` asks for; None for all of it.
 
     Several ranges, other units and what is malformed are answered with all of it, as is a range for an older version
@@ -75,7 +75,7 @@ def part_of(wanted: str | None, if_range: str | None, tag: str, size: int) -> Pa
             return None
     if start >= end:
         raise RangeNotSatisfiable(size)
-    return Part(start, end)
+    return ByteRange(start, end)
 
 
 def disposition(name: str) -> str:
@@ -84,7 +84,7 @@ def disposition(name: str) -> str:
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
-def content_headers(artifact: Artifact, part: Part | None) -> Mapping[str, str]:
+def content_headers(artifact: Artifact, part: ByteRange | None) -> Mapping[str, str]:
     """Return the headers of the content, or of a part of it."""
     digest = base64.b64encode(bytes.fromhex(artifact.sha256)).decode()
     length = artifact.size if part is None else part.end - part.start

@@ -12,12 +12,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from retinue.artifacts import loose
+from retinue.artifacts import keys, loose_blobs
 from retinue.artifacts.quota import give_back
 from retinue.artifacts.views import visible
 from retinue.dispatch import wake
 from retinue.kernel import Actor, ActorKind, Conflict, Gone, NotFound, Row, Scope, Settings
-from retinue.vault import WrappedKey, unwrap_data_key
 
 EXPIRE = "upload.expire"
 _FEW = 16
@@ -111,10 +110,10 @@ async def _remove(scope: Scope, found: Upload) -> None:
 
 async def drop_parts(scope: Scope, upload_id: UUID) -> None:
     """Destroy the key of an upload's pieces, and have them removed."""
-    await loose.destroy_keys(scope, upload_id)
+    await keys.destroy(scope, upload_id)
     rows = await scope.queries.fetch("DELETE FROM upload_parts WHERE upload_id = $1 RETURNING blob_id", upload_id)
     for row in rows:
-        await loose.doom(scope, row["blob_id"], at_once=len(rows) <= _FEW)
+        await loose_blobs.doom(scope, row["blob_id"], at_once=len(rows) <= _FEW)
 
 
 async def expire(scope: Scope, upload_id: UUID) -> None:
@@ -136,7 +135,7 @@ async def key_of(scope: Scope, upload_id: UUID) -> bytes:
     Raises:
         Gone: it has ended, and the key is destroyed.
     """
-    row = await scope.queries.fetchrow("SELECT key_id, wrapped FROM artifact_keys WHERE artifact_id = $1", upload_id)
-    if row is None:
+    key = await keys.find(scope, upload_id)
+    if key is None:
         raise Gone("This upload has ended.")
-    return await unwrap_data_key(scope, upload_id, WrappedKey(row["key_id"], row["wrapped"]))
+    return key

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from retinue.artifacts import claims
+from retinue.artifacts import claims, keys
 from retinue.artifacts.quota import give_back
 from retinue.artifacts.rules import blob_name
 from retinue.database import open_scope
@@ -22,6 +22,7 @@ from retinue.vault import BlobStore
 log = logging.getLogger(__name__)
 
 SWEEP = "artifact.sweep"
+_CAUSE = f"wake-up:{SWEEP}"
 _PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 600.0
 
@@ -100,7 +101,7 @@ async def doom(scope: Scope, blob_id: UUID, *, at_once: bool = True) -> None:
 
 async def _forget(scope: Scope, blob_id: UUID) -> None:
     """Destroy the keys of a file, and give back what was reserved for one that is not published."""
-    await destroy_keys(scope, blob_id)
+    await keys.destroy(scope, blob_id)
     row = await scope.queries.fetchrow(
         "DELETE FROM incoming_artifacts WHERE artifact_id = $1 RETURNING owner_id, reserved", blob_id
     )
@@ -108,25 +109,12 @@ async def _forget(scope: Scope, blob_id: UUID) -> None:
         await give_back(scope, row["owner_id"], row["reserved"])
 
 
-async def destroy_keys(scope: Scope, artifact_id: UUID) -> None:
-    """Delete the keys of an artifact: from the commit on nobody opens it, not from a copy of the blob either."""
-    await scope.queries.execute("DELETE FROM artifact_keys WHERE artifact_id = $1", artifact_id)
-    await scope.queries.execute("DELETE FROM artifact_recipients WHERE artifact_id = $1", artifact_id)
-
-
-async def on_sweep(services: Services, tenant_id: UUID, blob_id: UUID) -> None:
-    """Handle the wake-up ``artifact.sweep``."""
-    async with open_scope(services, tenant_id, cause=f"wake-up:{SWEEP}") as scope:
-        await claims.claim(scope, SWEEP, blob_id, sweep)
-
-
 async def sweep(services: Services, tenant_id: UUID, blob_id: UUID) -> None:
     """Remove a blob that nothing owns any more; one that is still being written is left alone.
 
     A store that does not answer is asked again, after ever longer pauses, until it has removed the blob.
     """
-    cause = f"wake-up:{SWEEP}"
-    async with open_scope(services, tenant_id, cause=cause) as scope:
+    async with open_scope(services, tenant_id, cause=_CAUSE) as scope:
         row = await scope.queries.fetchrow(
             "SELECT due_at, doomed FROM loose_blobs WHERE blob_id = $1 FOR UPDATE", blob_id
         )
@@ -143,13 +131,13 @@ async def sweep(services: Services, tenant_id: UUID, blob_id: UUID) -> None:
         log.warning("the blob %s cannot be removed now: %s", blob_id, fault.detail)
         await _try_later(services, tenant_id, blob_id)
         return
-    async with open_scope(services, tenant_id, cause=cause) as scope:
+    async with open_scope(services, tenant_id, cause=_CAUSE) as scope:
         await scope.queries.execute("DELETE FROM loose_blobs WHERE blob_id = $1", blob_id)
         await claims.let_go(scope, SWEEP, blob_id)
 
 
 async def _try_later(services: Services, tenant_id: UUID, blob_id: UUID) -> None:
-    async with open_scope(services, tenant_id, cause=f"wake-up:{SWEEP}") as scope:
+    async with open_scope(services, tenant_id, cause=_CAUSE) as scope:
         tries = await scope.queries.fetchval(
             "UPDATE loose_blobs SET tries = least(tries + 1, 30) WHERE blob_id = $1 RETURNING tries", blob_id
         )
