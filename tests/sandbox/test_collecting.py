@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from retinue.sandbox import Taking, collect
-from retinue.sandbox.collecting import shown
+from retinue.sandbox.collecting import Collection, Found, shown
 
 
 @pytest.fixture
@@ -192,3 +192,21 @@ def test_hostile_names_are_not_taken(work: Path, monkeypatch: pytest.MonkeyPatch
 def test_names_that_are_shown_can_be_printed() -> None:
     assert shown("a\nb\x1b\udcff") == "a\\nb\\x1b\\udcff"
     assert len(shown("\n" * 1000)) == 255
+
+
+def test_files_that_cannot_be_taken_are_not_read(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Holes take no disk: hashing thousands of files of 100 MB before refusing them kept a worker busy for hours."""
+    for number in range(100):
+        with open(work / f"f{number:03}", "wb") as file:
+            file.truncate(1000)
+    read: list[str] = []
+    really = Collection.open
+
+    def opened(collection: Collection, found: Found) -> int:
+        read.append(found.name)
+        return really(collection, found)
+
+    monkeypatch.setattr(Collection, "open", opened)
+    assert names(work, files=50, total_bytes=3_000) == ["f000", "f001", "f002"]
+    assert read == ["f000", "f001", "f002"]
+    assert reasons(work, files=50, total_bytes=3_000)["f099"] == "all files together have more than 3000 bytes"

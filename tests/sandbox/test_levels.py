@@ -1,6 +1,6 @@
 """The level that is told is the one that holds: take a piece away and it drops."""
 
-# ruff: noqa: ASYNC220, ASYNC240 - these tests start and kill servers
+# ruff: noqa: ASYNC220, ASYNC221, ASYNC240 - these tests start and kill servers
 from __future__ import annotations
 
 import asyncio
@@ -264,6 +264,59 @@ async def test_no_descriptor_and_no_user_id_stays_with_a_job_that_ended(level: L
     for _ in range(3):
         await each_way()
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("level", LEVELS)
+async def test_a_job_can_be_cancelled_at_any_moment_of_its_start(level: Level, tmp_path: Path) -> None:
+    sandbox = sandbox_of(level, tmp_path)
+    token = "300.625"
+
+    async def cancelled_after(steps: int) -> None:
+        running = asyncio.create_task(run_job(sandbox, await make_job(sandbox, ["sleep", token])))
+        for _ in range(steps):
+            await asyncio.sleep(0.001)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await sandbox.reap_all(set())
+
+    await cancelled_after(10)
+    before = len(os.listdir("/proc/self/fd"))
+    for steps in range(30):
+        await cancelled_after(steps)
+    for _ in range(100):  # what was cancelled between two pipes is waited for a little later
+        if len(os.listdir("/proc/self/fd")) <= before and not alive(token):
+            break
+        await asyncio.sleep(0.02)
+    assert alive(token) == []
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+HELD = """
+import os, signal
+from retinue.sandbox import bubblewrap
+bubblewrap._hold = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("level", [level for level in LEVELS if level is not Level.C])
+async def test_a_server_that_is_killed_before_the_limits_are_set_starts_nothing(level: Level, tmp_path: Path) -> None:
+    """Bubblewrap lets the program begin when the server is gone: it took the closed pipe for the word to begin."""
+    jobs = tmp_path / "jobs"
+    source = HELD + SERVER.replace("echo ready", "echo ready > began; echo ready")
+    server = subprocess.run(
+        [sys.executable, "-c", source, level, str(jobs)], cwd=Path(__file__).parents[2], check=False
+    )
+    assert server.returncode == -signal.SIGKILL
+    await asyncio.sleep(0.5)  # time enough for a program to begin
+    for pid in alive("300.125"):
+        # Killed between two words to its child, bubblewrap leaves it waiting for the second one; it runs nothing.
+        assert Path(f"/proc/{pid}/comm").read_text() == "bwrap\n"
+        os.kill(pid, signal.SIGKILL)
+    assert not (jobs / "job" / "volume" / "work" / "began").exists()
+    assert await sandbox_of(level, jobs).reap_all(set()) == ["job"]
 
 
 @pytest.mark.fault

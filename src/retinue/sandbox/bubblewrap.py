@@ -119,6 +119,7 @@ def _hold(held: Held, job: Job, group: Group | None) -> Watcher:
     keeping.note_process(job.workspace, pid)
     folder = None if volumes.limited(job.workspace) else job.workspace.volume
     meter = Watcher(pid, job.limits, allowance(job), group=group, folder=folder)
+    (job.workspace.folder / "etc" / workspaces.BEGIN).touch()
     held.release()
     return meter
 

@@ -12,7 +12,7 @@ from retinue.kernel import BadInput
 from retinue.sandbox import bridge
 from retinue.sandbox.identities import Identity
 from retinue.sandbox.jobs import GATEWAY_PORT, HOME, WORK, Job
-from retinue.sandbox.workspaces import FOLDERS_OF_ETC
+from retinue.sandbox.workspaces import BEGIN, FOLDERS_OF_ETC
 
 BRIDGE = "/run/retinue/bridge.py"
 SOCKET = "/run/retinue/gateway"
@@ -32,7 +32,10 @@ _TAKEN = (WORK, HOME, TEMPORARY, SHARED, "/proc", "/etc", BRIDGE, "/usr/bin", *(
 # signals work in another way. It starts the program by "exec", because "echo" or "exit" would be words of its own.
 # Where root builds the walls it stays root, without a way to use that: a signal at the death of its parent is only
 # delivered if the parent might have sent it, and that one is root.
-_WAIT = ["/bin/sh", "-c", f'cd {WORK} || exit 126; (exec "$@"); exit $?', "sh"]
+#
+# Bubblewrap takes the end of the server for the word to begin. So the shell looks for a file that the server makes when
+# the limits are set; it ends at once if there is none.
+_WAIT = ["/bin/sh", "-c", f'[ -e /etc/{BEGIN} ] && cd {WORK} || exit 126; (exec "$@"); exit $?', "sh"]
 
 
 class Walls:

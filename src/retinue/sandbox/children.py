@@ -93,7 +93,12 @@ async def spawn(
         stderr = await _reader(loop, process.stderr, transports)
         writer = None if stdin is not None else await _writer(loop, process.stdin)
     except BaseException:
+        # Cancelled between two pipes: kill it, and let go of what there is once it has been waited for.
         process.kill()
+        ended.add_done_callback(lambda _: os.close(pidfd))
+        for held in (*transports, process.stdin, process.stdout, process.stderr):
+            if held is not None:
+                held.close()
         raise
     return Child(process.pid, writer, stdout, stderr, ended, pidfd, transports)
 

@@ -45,6 +45,25 @@ class Held:
 async def start(
     program: str, walls: Sequence[str], command: Sequence[str], job: Job, *, filters: bytes, talking: bool
 ) -> Held:
+    """As :func:`_start`. Cancelled in the middle, it lets bubblewrap get to where it can be ended as a whole.
+
+    Killed earlier, bubblewrap leaves its child behind: that one waits for a word of its dead parent, for ever.
+    """
+    starting = asyncio.ensure_future(_start(program, walls, command, job, filters=filters, talking=talking))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        while not starting.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([starting])
+        if not starting.cancelled() and starting.exception() is None:
+            await starting.result().abandon()
+        raise
+
+
+async def _start(
+    program: str, walls: Sequence[str], command: Sequence[str], job: Job, *, filters: bytes, talking: bool
+) -> Held:
     """Build the walls around ``command``; return once they stand. Raises SandboxFailed, with what bubblewrap said.
 
     Args:

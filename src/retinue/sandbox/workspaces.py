@@ -44,6 +44,9 @@ def hand_over(workspace: Workspace, uid: int, gid: int) -> None:
 FOLDERS_OF_ETC = ("ssl/certs", "pki/ca-trust", "alternatives")
 """Folders of this machine's ``/etc`` that are shown as they are."""
 
+BEGIN = "retinue-begin"
+"""A file in the job's ``/etc`` without which nothing is started."""
+
 _COPIED = ("ld.so.cache", "localtime", "mime.types")
 
 
@@ -51,6 +54,7 @@ def write_etc(workspace: Workspace, uid: int, gid: int) -> Path:
     """Write what programs look for in ``/etc``, and return its folder; nothing else of the machine's is there."""
     etc = workspace.folder / "etc"
     etc.mkdir(exist_ok=True)
+    (etc / BEGIN).unlink(missing_ok=True)
     nobody = "" if uid == 65534 else "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
     texts = {
         "passwd": f"root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:{uid}:{gid}:agent:/home/agent:/bin/sh\n{nobody}",
