@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import unquote
 from uuid import uuid4
@@ -219,6 +220,28 @@ async def test_deleted_is_gone(ada: Person) -> None:
     await ada.call("DELETE", f"/v1/artifacts/{artifact['artifact_id']}", 204)
     await get(ada, artifact, 410)
     await ada.call("DELETE", f"/v1/artifacts/{artifact['artifact_id']}", 410)
+
+
+async def test_nobody_keeps_a_file_longer_than_the_tenants_policy_says(server: RunningServer) -> None:
+    """What was asked for counted instead of the policy's and the tier's days: a free user kept files for 68 years."""
+    person = await server.person()
+    days = timedelta(days=7)  # the policy's
+    asked = 2**31 - 1
+    plain = await put(person, retention_seconds=asked)
+    named = ",".join(
+        f"{k} {base64.b64encode(v).decode()}" for k, v in (("filename", b"a"), ("retention_seconds", b"%d" % asked))
+    )
+    sent = {"Tus-Resumable": "1.0.0", "Upload-Length": "1", "Upload-Metadata": named}
+    answer = await person.client.post(
+        "/v1/uploads", headers={**sent, "Content-Type": "application/offset+octet-stream"}, content=b"x"
+    )
+    pieces = await person.call("GET", f"/v1/artifacts/{answer.headers['retinue-artifact']}")
+    for one in (plain, pieces):
+        kept = datetime.fromisoformat(one["expires_at"]) - datetime.fromisoformat(one["stored_at"])
+        assert kept <= days + timedelta(minutes=1)
+    soon = await put(person, retention_seconds=3600)
+    kept = datetime.fromisoformat(soon["expires_at"]) - datetime.fromisoformat(soon["stored_at"])
+    assert kept <= timedelta(hours=1, minutes=1)
 
 
 async def test_a_legal_hold(ada: Person) -> None:

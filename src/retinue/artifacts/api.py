@@ -87,7 +87,8 @@ _SEALED: dict[int | str, dict[str, Any]] = {
 
 Name = Annotated[str, Query(description="what the file is called: any text of 1 to 255 bytes")]
 Retention = Annotated[
-    int | None, Query(ge=1, le=_LONGEST, description="seconds it is kept; by default as the tenant's limits say")
+    int | None,
+    Query(ge=1, le=_LONGEST, description="seconds it is kept; by default, and at most, as the tenant's limits say"),
 ]
 VersionOf = Annotated[str | None, Query(description="the name of the file this is the next version of")]
 

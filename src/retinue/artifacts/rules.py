@@ -26,7 +26,7 @@ class Limits:
     Attributes:
         user_bytes: of all artifacts and uploads together.
         artifact_bytes: of one.
-        retention_seconds: how long an artifact is kept where nobody said; None: for ever.
+        retention_seconds: how long an artifact is kept at most, and where nobody said; None: for ever.
     """
 
     user_bytes: int
@@ -45,7 +45,7 @@ class Incoming:
         operation_id: the operation that leaves it.
         size_hint: bytes, if known: reserved at once; without it, or beyond it, the reservation grows with the file.
         max_bytes: its own limit, in addition to the user's.
-        retention_seconds: how long it is kept; None: as the user's limits say.
+        retention_seconds: how long it is kept, where that is shorter than the user's limits say; None: as they say.
         expires_at: the latest end of its life, such as the end of the grant; None: no such end.
         recipients: label -> raw X25519 public key of those who can open the sealed file. A grantee's label is
             :func:`grantee_label`.
@@ -129,8 +129,9 @@ def check_incoming(incoming: Incoming) -> None:
 
 def ending(incoming: Incoming, limits: Limits, now: datetime) -> datetime | None:
     """Return when an artifact that comes now is deleted by itself; None: never."""
-    seconds = limits.retention_seconds if incoming.retention_seconds is None else incoming.retention_seconds
-    ends = [now + timedelta(seconds=seconds)] if seconds is not None else []
+    # Who gives a file can have it deleted sooner than the limits say, never later.
+    seconds = [one for one in (incoming.retention_seconds, limits.retention_seconds) if one is not None]
+    ends = [now + timedelta(seconds=min(seconds))] if seconds else []
     if incoming.expires_at is not None:
         ends.append(incoming.expires_at)
     return min(ends, default=None)

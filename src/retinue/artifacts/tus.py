@@ -19,6 +19,7 @@ EXTENSIONS = "creation,creation-with-upload,expiration,termination,checksum"
 ALGORITHMS = {"sha1": hashlib.sha1, "sha256": hashlib.sha256}
 MEDIA_TYPE = "application/offset+octet-stream"
 _LARGEST = 2**62
+_DIGITS = 19
 _LONGEST_METADATA = 8192
 
 
@@ -76,7 +77,7 @@ def number(headers: Mapping[str, str], name: str) -> int:
         BadInput: it is missing, or is none.
     """
     text = headers.get(name.lower(), "")
-    if not (text.isascii() and text.isdecimal()) or int(text[:30]) > _LARGEST:
+    if not (text.isascii() and text.isdecimal()) or len(text) > _DIGITS or int(text) > _LARGEST:
         raise BadInput("Send a number of bytes.", field=name)
     return int(text)
 
@@ -96,9 +97,13 @@ def read_metadata(text: str | None) -> Metadata:
     if not name:
         raise BadInput("Name the file: filename <base64>.", field="Upload-Metadata")
     seconds = found.get("retention_seconds")
-    if seconds is not None and not (seconds.isascii() and seconds.isdecimal() and 0 < int(seconds[:10]) < 2**31):
+    if seconds is not None and not _is_seconds(seconds):
         raise BadInput("retention_seconds is a number of seconds.", field="Upload-Metadata")
     return Metadata(name, found.get("version_of"), int(seconds) if seconds else None)
+
+
+def _is_seconds(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= _DIGITS and 0 < int(text) < 2**31
 
 
 def _decoded(encoded: str) -> str:
