@@ -5,8 +5,15 @@ import os
 import shutil
 import stat
 import subprocess
+from collections.abc import Callable
 
-for change in (lambda: os.setuid(0), lambda: os.setgid(0), lambda: os.setgroups([0]), lambda: os.chown(".", 0, 0)):
+changes: list[Callable[[], None]] = [
+    lambda: os.setuid(0),
+    lambda: os.setgid(0),
+    lambda: os.setgroups([0]),
+    lambda: os.chown(".", 0, 0),
+]
+for change in changes:
     with contextlib.suppress(OSError):
         change()
         print("SUCCEEDED changed user or owner", os.getuid(), flush=True)
