@@ -9,13 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from retinue.cli.artifacts import store
+from retinue.cli.artifacts import download, store
 from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.finding import Finder
 from retinue.cli.operations_install import install
 from retinue.cli.remote import Limit, Remote, remote
 from retinue.cli.screen import Column, Json, compact, duration, moment, seconds_between
-from retinue.cli.stream import live_events
 
 operations = typer.Typer(
     name="operations", help="Have headless agents and programs work on files in a sandbox.", no_args_is_help=True
@@ -220,6 +219,8 @@ def _get(cli: Remote, operation: str) -> Json:
 
 def _follow(cli: Remote, operation_id: str) -> Json:
     """Show what an operation's agent writes until it has ended; return it."""
+    from retinue.cli.stream import live_events
+
     path = f"{PATH}/{operation_id}"
     for event in live_events(cli.client, path=f"{path}/stream", after="0"):
         if event is None or event.name == "task_completed":
@@ -271,9 +272,8 @@ def _save(cli: Remote, item: Json, folder: Path) -> None:
             raise Failure(f"There is {place} already.")
         place.parent.mkdir(parents=True, exist_ok=True)
         path = f"/v1/artifacts/{one['artifact_id']}/content"
-        with cli.client.streaming(path, {}, {}) as response, place.open("xb") as out:
-            for piece in response.iter_bytes():
-                out.write(piece)
+        with place.open("xb") as out:
+            download(cli, path, out, resumable=True)
     cli.screen.note(f"Wrote {len(item['artifacts'])} files to {folder}.")
 
 
