@@ -11,7 +11,9 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 from retinue.cli.failures import ExitCode, Failure, Refusal
+from retinue.cli.finding import is_id
 from retinue.cli.remote import AsJson, Limit, Remote, remote
+from retinue.cli.saving import Output
 from retinue.cli.screen import Column, Json, Screen, compact, moment
 
 artifacts = typer.Typer(name="artifacts", help="Files under seal.", no_args_is_help=True)
@@ -25,9 +27,6 @@ _TRIES = 5
 
 Artifact = Annotated[
     str, typer.Argument(metavar="ARTIFACT", help="Name or id, or last; of a name, the newest version.")
-]
-Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Where to write; otherwise standard output.", metavar="FILE")
 ]
 
 COLUMNS: list[Column] = [
@@ -61,8 +60,8 @@ def _id(cli: Remote, name: str) -> str:
 
 
 def _found(cli: Remote, name: str) -> Json:
-    """Find an artifact by id, by name, or the last one."""
-    if len(name) == 36 and name.count("-") == 4:
+    """Find an artifact by id, by name, or the last one; not by :class:`Finder`, to which versions of a file are one."""
+    if is_id(name):
         found: Json = cli.client.get(f"{ARTIFACTS}/{name}")
         return found
     wanted: dict[str, Any] = {} if name == "last" else {"name": name}
@@ -188,18 +187,18 @@ def get(
     item = _found(cli, artifact)
     path = f"{ARTIFACTS}/{item['artifact_id']}/{'sealed' if sealed else 'content'}"
     if output is None:
-        _download(cli, path, sys.stdout.buffer, resumable=not sealed)
+        download(cli, path, sys.stdout.buffer, resumable=not sealed)
         return
     part = output.with_name(f"{output.name}.part")
     with part.open("wb") as out:
-        count = _download(cli, path, out, resumable=not sealed)
+        count = download(cli, path, out, resumable=not sealed)
     if not sealed and count != item["size"]:
         raise Failure(f"Only {count:,} of {item['size']:,} bytes came; they are in {part}.", ExitCode.UNAVAILABLE)
     part.replace(output)
     cli.done(f"Wrote {count:,} bytes to {output}.", {"file": str(output), "bytes": count})
 
 
-def _download(cli: Remote, path: str, out: BinaryIO, *, resumable: bool) -> int:
+def download(cli: Remote, path: str, out: BinaryIO, *, resumable: bool) -> int:
     """Write what the server sends; where it breaks off, ask for the rest of the same version."""
     import httpx
 

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,7 +198,8 @@ class OperationStory:
         return answer
 
 
-async def _refusal(request: Any) -> str:
+async def _refusal(request: Awaitable[object]) -> str:
+    """Return the status with which a request is refused; 200 when it is not."""
     try:
         await request
     except Refused as refused:

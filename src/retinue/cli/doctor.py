@@ -12,6 +12,7 @@ import typer
 from retinue.cli.configuration import Data, load_settings
 from retinue.cli.diagnosis import Finding, Patient, State
 from retinue.cli.failures import ExitCode, Failure
+from retinue.cli.remote import AsJson
 from retinue.cli.screen import Screen
 
 _STYLES: dict[State, str] = {"ok": "green", "note": "yellow", "repaired": "cyan", "cannot": "bold red"}
@@ -25,7 +26,7 @@ def doctor(
     models: Annotated[bool, typer.Option("--models", help="Really ask a model, which may cost a little.")] = False,
     settings: Annotated[bool, typer.Option("--settings", help="Only print the settings, without secrets.")] = False,
     data: Data = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check this server: each line is ok, a note, repaired, or what you have to do. Exit code 1 if there is any."""
     screen = Screen(as_json)

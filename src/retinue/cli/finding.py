@@ -31,7 +31,7 @@ class Finder:
 
     def tenant(self, name: str) -> str:
         """Return the id of a tenant the caller belongs to; ``personal`` is the caller's own."""
-        if _is_id(name):
+        if is_id(name):
             return name
         tenants = self._client.get("/v1/my/profile")["tenants"]
         if name == "personal":
@@ -88,7 +88,7 @@ class Finder:
         return self._named("dead letter", name, "/v1/my/deadletters", "run_id", ())
 
     def _named(self, what: str, name: str, path: str, key: str, names: Sequence[str]) -> str:
-        if _is_id(name):
+        if is_id(name):
             return name
         items = list(self._client.pages(path, limit=_RECENT))
         return _chosen(what, name, items, key, names)
@@ -118,7 +118,8 @@ def _nearest(name: str, items: Sequence[Json], names: Sequence[str]) -> str:
     return f" Did you mean {near[0]}?" if near else ""
 
 
-def _is_id(text: str) -> bool:
+def is_id(text: str) -> bool:
+    """Whether this is an id, whatever it is of."""
     try:
         UUID(text)
     except ValueError:

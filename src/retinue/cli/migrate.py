@@ -11,6 +11,7 @@ import typer
 
 from retinue.cli.configuration import Data, load_settings
 from retinue.cli.failures import ExitCode, Failure
+from retinue.cli.remote import AsJson
 from retinue.cli.screen import Json, Screen
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def migrate(
         bool, typer.Option("--create-roles", help=f"Make roles and database first; needs {_SUPERUSER}.")
     ] = False,
     data: Data = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Bring the database to this version. With the embedded database, starting the server does it too.
 

@@ -15,6 +15,7 @@ import typer
 from retinue.cli.failures import ExitCode, Failure
 
 if TYPE_CHECKING:
+    from retinue.database import Database
     from retinue.house import House
     from retinue.kernel import Services, Settings
 
@@ -65,36 +66,52 @@ async def opened(settings: Settings, *, serve: bool, work: bool) -> AsyncIterato
 
 
 @asynccontextmanager
-async def opened_database(settings: Settings) -> AsyncIterator[Services]:
-    """Open the server's database for a command of its operator, and what appending events needs; nothing else.
+async def opened_pool(settings: Settings) -> AsyncIterator[tuple[House, Database]]:
+    """Open the server's database and nothing else, for a command of its operator.
 
     Raises:
-        Failure: it cannot be reached, or is not at this version.
+        Failure: it cannot be reached, is not at this version, or holds what the vault's root key does not open.
     """
     from asyncpg import PostgresError
 
     from retinue.database import current_revision, expected_revision
-    from retinue.house import ROOMS, House
-    from retinue.kernel import Fault, Settings
-    from retinue.ledger import Feed, Projections
+    from retinue.house import House
+    from retinue.kernel import Fault
+    from retinue.vault import VaultLocked
 
     house = House(settings)
     try:
         dsn, _ = await house.open_database_server(serve=False)
         if await current_revision(dsn) != expected_revision():
             raise Failure("The database is not at this version. Run: retinue migrate")
-        database = await house.open_pool(dsn)
-        house.services.add(Settings, settings)
-        house.services.add(Projections, Projections(one for room in ROOMS for one in room.projections))
-        feed = house.services.add(Feed, Feed(database))
-        yield house.services
-        await feed.tell_now()  # a server that believes to be alone looks for nothing
+        yield house, await house.open_pool(dsn)
+    except VaultLocked as locked:
+        raise Failure(str(locked)) from None
     except Fault as fault:
         raise Failure(fault.detail, ExitCode.UNAVAILABLE) from None
     except (OSError, PostgresError) as error:
         raise about_the_database(error) from None
     finally:
         await house.close()
+
+
+@asynccontextmanager
+async def opened_ledger(settings: Settings) -> AsyncIterator[Services]:
+    """Open the server's database, and what appending events needs, for a command of its operator.
+
+    Raises:
+        Failure: see :func:`opened_pool`.
+    """
+    from retinue.house import ROOMS
+    from retinue.kernel import Settings
+    from retinue.ledger import Feed, Projections
+
+    async with opened_pool(settings) as (house, database):
+        house.services.add(Settings, settings)
+        house.services.add(Projections, Projections(one for room in ROOMS for one in room.projections))
+        feed = house.services.add(Feed, Feed(database))
+        yield house.services
+        await feed.tell_now()  # a server that believes to be alone looks for nothing
 
 
 def about_the_database(error: Exception) -> Failure:

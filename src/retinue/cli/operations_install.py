@@ -9,6 +9,7 @@ import typer
 
 from retinue.cli.configuration import Data, load_settings
 from retinue.cli.failures import ExitCode, Failure
+from retinue.cli.remote import AsJson
 from retinue.cli.screen import Screen, duration
 
 
@@ -23,7 +24,7 @@ def install(
         ),
     ] = None,
     data: Data = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Install command-line agents, and the Node they run on.
 

@@ -1,4 +1,4 @@
-"""Keeps a list that the server writes as CSV: in a file, or on standard output."""
+"""Keeps what the server sends, such as a list as CSV: in a file, or on standard output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import typer
 from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.remote import Remote
 
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; otherwise standard output.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Where to write; otherwise standard output.", metavar="FILE")
+]
 
 
 def save_csv(cli: Remote, path: str, params: dict[str, object], file: Path | None) -> None:

@@ -12,8 +12,8 @@ import typer
 from retinue.cli.configuration import Data, load_settings
 from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.finding import Finder
-from retinue.cli.opening import opened_database
-from retinue.cli.remote import Limit, Remote, remote
+from retinue.cli.opening import opened_ledger
+from retinue.cli.remote import AsJson, Limit, Remote, remote
 from retinue.cli.screen import Column, Screen, moment
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def tier(
     tenant: Annotated[str, typer.Argument(metavar="TENANT", help="Its id; the list of tenants shows it.")],
     name: Annotated[str, typer.Argument(metavar="TIER", help="free, pro or own.")],
     data: Data = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Put a tenant into another tier, which says what its users get in a month.
 
@@ -204,7 +204,7 @@ async def _set_tier(settings: Settings, tenant_id: UUID, name: str) -> str:
     wanted = next((one for one in TIERS if one == name), None)
     if wanted is None:
         raise Failure(f"There is no tier {name}. There are {', '.join(TIERS)}.", ExitCode.USAGE)
-    async with opened_database(settings) as services, services.get(Database).transaction(tenant_id) as uow:
+    async with opened_ledger(settings) as services, services.get(Database).transaction(tenant_id) as uow:
         scope = Scope(tenant_id, SYSTEM, uow, SystemClock(), services, cause="command:tenants tier")
         if await this_tenant(scope) is None:
             raise Failure("There is no such tenant.", ExitCode.NOT_FOUND)

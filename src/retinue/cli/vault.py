@@ -12,6 +12,7 @@ import typer
 
 from retinue.cli.configuration import Data, load_settings
 from retinue.cli.failures import ExitCode, Failure
+from retinue.cli.remote import AsJson
 from retinue.cli.screen import Json, Screen
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def rotate_root(
         bool, typer.Option("--elsewhere", help="Go on though servers or workers run on other machines.")
     ] = False,
     data: Data = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Replace the root key, as when somebody may have read it.
 
@@ -78,34 +79,16 @@ def _refuse_unless_ours(path: Path) -> None:
 
 
 async def _rotate(settings: Settings, elsewhere: bool) -> Json:
-    from asyncpg import PostgresError
-
-    from retinue.cli.opening import about_the_database
-    from retinue.database import current_revision, expected_revision
-    from retinue.house import House
-    from retinue.kernel import Fault
-    from retinue.vault import Vault, VaultLocked
+    from retinue.cli.opening import opened_pool
+    from retinue.vault import Vault
     from retinue.vault import rotate_root as rotate
 
-    house = House(settings)
-    try:
-        dsn, _ = await house.open_database_server(serve=False)
-        if await current_revision(dsn) != expected_revision():
-            raise Failure("The database is not at this version. Run: retinue migrate")
-        database = await house.open_pool(dsn)
+    async with opened_pool(settings) as (_, database):
         if not elsewhere:
             await _refuse_other_machines(database)
         opened = await Vault.open(settings, database)
         tenants = await rotate(database, opened)
         return {"root_id": opened.ring.root_id, "tenants": tenants}
-    except VaultLocked as locked:
-        raise Failure(str(locked)) from None
-    except Fault as fault:
-        raise Failure(fault.detail, ExitCode.UNAVAILABLE) from None
-    except (OSError, PostgresError) as error:
-        raise about_the_database(error) from None
-    finally:
-        await house.close()
 
 
 async def _refuse_other_machines(database: Database) -> None:
