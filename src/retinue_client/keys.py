@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from collections.abc import Callable
@@ -12,6 +11,8 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from retinue_client import base64url
 
 _KIND = "retinue grantee key"
 
@@ -58,7 +59,7 @@ class GranteeKey:
             stored = json.loads(Path(path).read_text(encoding="utf-8"))
             if stored["kind"] != _KIND:
                 raise ValueError("another kind of file")
-            found = cls(_bytes(stored["signing"]), _bytes(stored["opening"]))
+            found = cls(base64url.read(stored["signing"]), base64url.read(stored["opening"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no key of a grantee") from error
         if len(found.signing) != 32 or len(found.opening) != 32:
@@ -75,8 +76,8 @@ class GranteeKey:
             "kind": _KIND,
             "keyid": self.keyid,
             "seal_to": self.seal_to,
-            "signing": _text(self.signing),
-            "opening": _text(self.opening),
+            "signing": base64url.written(self.signing),
+            "opening": base64url.written(self.opening),
         }
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(handle, "w", encoding="utf-8") as file:
@@ -87,12 +88,12 @@ class GranteeKey:
     def keyid(self) -> str:
         """The public signing key, as a grant's ``grantee``."""
         public = Ed25519PrivateKey.from_private_bytes(self.signing).public_key()
-        return f"ed25519:{_text(public.public_bytes_raw())}"
+        return f"ed25519:{base64url.written(public.public_bytes_raw())}"
 
     @property
     def seal_to(self) -> str:
         """The public key to seal results to, as a grant's ``seal_to``."""
-        return _text(X25519PrivateKey.from_private_bytes(self.opening).public_key().public_bytes_raw())
+        return base64url.written(X25519PrivateKey.from_private_bytes(self.opening).public_key().public_bytes_raw())
 
     def sign(self, message: bytes) -> bytes:
         """Return the Ed25519 signature of ``message``, 64 bytes."""
@@ -120,11 +121,3 @@ class Wallet:
     def sign(self, message: bytes) -> bytes:
         """Have the wallet sign ``message``."""
         return self.personal_sign(message)
-
-
-def _text(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-def _bytes(text: str) -> bytes:
-    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

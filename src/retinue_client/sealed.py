@@ -8,7 +8,6 @@ streaming format.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
@@ -26,6 +25,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from retinue_client import base64url
 from retinue_client.failures import SealBroken
 from retinue_client.keys import GranteeKey
 
@@ -122,7 +122,7 @@ def _header(document: dict[str, Any]) -> SealedHeader:
         size=size,
         sha256=str(document["sha256"]),
         segment=segment,
-        recipients={str(one["public_key"]): _bytes(one["sealed"]) for one in document["recipients"]},
+        recipients={str(one["public_key"]): base64url.read(one["sealed"]) for one in document["recipients"]},
     )
 
 
@@ -171,7 +171,3 @@ def _write(header: SealedHeader, pieces: Iterator[bytes], out: BinaryIO) -> None
         out.write(piece)
     if size != header.size or not hmac.compare_digest(digest.hexdigest(), header.sha256):
         raise SealBroken("the content is not the one that the header describes")
-
-
-def _bytes(text: str) -> bytes:
-    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
