@@ -14,10 +14,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from retinue.gateway import doors
+from retinue.gateway import routes
 from retinue.gateway.commands import Caller
-from retinue.gateway.doors import ANTHROPIC, GEMINI, OPENAI, Door
 from retinue.gateway.relay import Relay
+from retinue.gateway.routes import ANTHROPIC, GEMINI, OPENAI, Route
 from retinue.gateway.rules import Allowance, Rules
 from retinue.kernel import Scope, Settings, nanos, new_id
 from retinue.web import Router, problems, scoped
@@ -60,18 +60,18 @@ _LIST: dict[int | str, dict[str, Any]] = {
 class Passed(Response):
     """An answer that comes from a provider, once the scope has committed and its connection is free."""
 
-    def __init__(self, relay: Relay, door: Door, query: dict[str, str]) -> None:
+    def __init__(self, relay: Relay, route: Route, query: dict[str, str]) -> None:
         super().__init__()
         # Not bytes: an answer that is not there yet must not be kept under an idempotency key.
         self.body = memoryview(b"")
         self._relay = relay
-        self._door = door
+        self._route = route
         self._query = query
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Carry out the call."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        await self._relay.answer(self._door, headers, self._query, receive, cast(Any, send))
+        await self._relay.answer(self._route, headers, self._query, receive, cast(Any, send))
 
 
 _PASSED: dict[str, Any] = {
@@ -83,7 +83,7 @@ _PASSED: dict[str, Any] = {
 _LISTED: dict[str, Any] = {"status_code": 200, "response_class": Passed, "responses": _LIST}
 
 
-def _passed(scope: Scope, request: Request, door: Door) -> Passed:
+def _passed(scope: Scope, request: Request, route: Route) -> Passed:
     """Answer by the relay: for the scope's user, and in the name of the key or login that asks."""
     caller = Caller(
         tenant_id=scope.tenant_id,
@@ -96,70 +96,70 @@ def _passed(scope: Scope, request: Request, door: Door) -> Passed:
     unpriced = nanos(scope.service(Settings).unpriced_call_cost)
     # What the tenant's own programs may reach is not ours to say: they have a network of their own.
     relay = Relay(scope.services, caller, Allowance(Rules(reach=True), unpriced))
-    return Passed(relay, door, dict(request.query_params))
+    return Passed(relay, route, dict(request.query_params))
 
 
 @router.post("/openai/chat/completions", **_PASSED)
 async def openai_chat(scope: MayAsk, request: Request) -> Response:
     """Ask a model in the format of OpenAI's chat completions. Models of the scripted demo are `demo:...`."""
-    return _passed(scope, request, Door(OPENAI, doors.CHAT))
+    return _passed(scope, request, Route(OPENAI, routes.CHAT))
 
 
 @router.post("/openai/responses", **_PASSED)
 async def openai_responses(scope: MayAsk, request: Request) -> Response:
     """Ask a model in the format of OpenAI's responses; nothing is kept at the provider for a later call."""
-    return _passed(scope, request, Door(OPENAI, doors.RESPONSES))
+    return _passed(scope, request, Route(OPENAI, routes.RESPONSES))
 
 
 @router.post("/openai/embeddings", **_PASSED)
 async def openai_embeddings(scope: MayAsk, request: Request) -> Response:
     """Ask for embeddings in OpenAI's format."""
-    return _passed(scope, request, Door(OPENAI, doors.EMBEDDINGS))
+    return _passed(scope, request, Route(OPENAI, routes.EMBEDDINGS))
 
 
 @router.get("/openai/models", **_LISTED)
 async def openai_models(scope: MayAsk, request: Request) -> Response:
     """List the models that speak OpenAI's format."""
-    return _passed(scope, request, Door(OPENAI, None))
+    return _passed(scope, request, Route(OPENAI, None))
 
 
 @router.post("/anthropic/v1/messages", **_PASSED)
 async def anthropic_messages(scope: MayAsk, request: Request) -> Response:
     """Ask a model in the format of Anthropic's messages. The key may be in `x-api-key`."""
-    return _passed(scope, request, Door(ANTHROPIC, doors.MESSAGES))
+    return _passed(scope, request, Route(ANTHROPIC, routes.MESSAGES))
 
 
 @router.post("/anthropic/v1/messages/count_tokens", **_PASSED)
 async def anthropic_count(scope: MayAsk, request: Request) -> Response:
     """Count the tokens of a message in Anthropic's format; costs nothing."""
-    return _passed(scope, request, Door(ANTHROPIC, doors.COUNT_MESSAGES))
+    return _passed(scope, request, Route(ANTHROPIC, routes.COUNT_MESSAGES))
 
 
 @router.get("/anthropic/v1/models", **_LISTED)
 async def anthropic_models(scope: MayAsk, request: Request) -> Response:
     """List the models that speak Anthropic's format."""
-    return _passed(scope, request, Door(ANTHROPIC, None))
+    return _passed(scope, request, Route(ANTHROPIC, None))
 
 
 @router.post("/gemini/v1beta/models/{model}:generateContent", **_PASSED)
 async def gemini_generate(scope: MayAsk, request: Request, model: Model) -> Response:
     """Ask a model in the format of Gemini. The key may be in `x-goog-api-key`."""
-    return _passed(scope, request, Door(GEMINI, doors.GENERATE, model))
+    return _passed(scope, request, Route(GEMINI, routes.GENERATE, model))
 
 
 @router.post("/gemini/v1beta/models/{model}:streamGenerateContent", **_PASSED)
 async def gemini_stream(scope: MayAsk, request: Request, model: Model) -> Response:
     """Ask a model in the format of Gemini and get a stream; add `?alt=sse`."""
-    return _passed(scope, request, Door(GEMINI, doors.STREAM, model))
+    return _passed(scope, request, Route(GEMINI, routes.STREAM, model))
 
 
 @router.post("/gemini/v1beta/models/{model}:countTokens", **_PASSED)
 async def gemini_count(scope: MayAsk, request: Request, model: Model) -> Response:
     """Count the tokens of a request in Gemini's format; costs nothing."""
-    return _passed(scope, request, Door(GEMINI, doors.COUNT, model))
+    return _passed(scope, request, Route(GEMINI, routes.COUNT, model))
 
 
 @router.get("/gemini/v1beta/models", **_LISTED)
 async def gemini_models(scope: MayAsk, request: Request) -> Response:
     """List the models that speak Gemini's format."""
-    return _passed(scope, request, Door(GEMINI, None))
+    return _passed(scope, request, Route(GEMINI, None))

@@ -9,11 +9,11 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from retinue.gateway.commands import Caller, begin
-from retinue.gateway.doors import door_for, wire_of
 from retinue.gateway.listening import serving
 from retinue.gateway.relay import Relay
 from retinue.gateway.reply import Reply
 from retinue.gateway.requests import Receive, Refused, Send
+from retinue.gateway.routes import route_for, wire_of
 from retinue.gateway.rules import Allowance, Rules, Use
 from retinue.kernel import Services, Settings, nanos
 
@@ -42,14 +42,14 @@ class Line:
         path: str = scope["path"]
         headers, odd = _read(scope["headers"])
         reply = Reply(send, wire_of(path))
-        door = door_for(scope["method"], path, anthropic="anthropic-version" in headers)
+        route = route_for(scope["method"], path, anthropic="anthropic-version" in headers)
         if odd:
             await reply.refuse(Refused(400, "The request cannot be read in one way only.", "invalid_request"))
-        elif door is None:
+        elif route is None:
             await reply.refuse(Refused(404, "The gateway has no such path.", "not_found"))
         else:
             query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-            await self._relay.answer(door, headers, query, receive, send)
+            await self._relay.answer(route, headers, query, receive, send)
 
 
 def _read(raw: list[tuple[bytes, bytes]]) -> tuple[dict[str, str], bool]:

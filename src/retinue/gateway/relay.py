@@ -11,10 +11,10 @@ from typing import Any
 
 from retinue.gateway import commands
 from retinue.gateway.commands import Caller
-from retinue.gateway.doors import OPENAI, Door
 from retinue.gateway.exchange import Asked, Exchange
 from retinue.gateway.reply import Reply
 from retinue.gateway.requests import Gone, Receive, Refused, Send, parse, read_body, unless_gone, written
+from retinue.gateway.routes import OPENAI, Route
 from retinue.gateway.rules import Allowance, allowed_text, is_plain
 from retinue.kernel import Fault, Services, Settings
 from retinue.providers import Call, Credentials, ModelFailed, Passage, Providers, Wire
@@ -43,13 +43,13 @@ class Relay:
             await asyncio.wait(set(self._settling))
 
     async def answer(
-        self, door: Door, headers: Mapping[str, str], query: Mapping[str, str], receive: Receive, send: Send
+        self, route: Route, headers: Mapping[str, str], query: Mapping[str, str], receive: Receive, send: Send
     ) -> None:
         """Answer one call. Nothing is raised for what a caller or a provider does: the answer says it."""
-        reply = Reply(send, door.wire)
+        reply = Reply(send, route.wire)
         try:
             async with asyncio.timeout(self._settings.gateway_timeout):
-                await self._answer(door, headers, query, receive, reply)
+                await self._answer(route, headers, query, receive, reply)
         except Refused as refused:
             self.allowance.use.note_refusal(refused.status)
             await reply.refuse(refused)
@@ -66,14 +66,14 @@ class Relay:
             await reply.refuse(Refused(500, "Something went wrong inside the gateway.", "internal"))
 
     async def _answer(
-        self, door: Door, headers: Mapping[str, str], query: Mapping[str, str], receive: Receive, reply: Reply
+        self, route: Route, headers: Mapping[str, str], query: Mapping[str, str], receive: Receive, reply: Reply
     ) -> None:
-        if door.call is None:
-            await reply.document(200, door.wire.listing(await self._models(door.wire)))
+        if route.call is None:
+            await reply.document(200, route.wire.listing(await self._models(route.wire)))
             return
         raw = await read_body(receive, headers, self._settings.gateway_body_limit)
         known = await commands.known(self._services, self._caller)
-        asked = self._checked(door, door.call, parse(raw), query, known.credentials)
+        asked = self._checked(route, route.call, parse(raw), query, known.credentials)
         asked.budgeted = known.budgeted
         del raw  # it may be large, and the call may take minutes
         exchange = Exchange(self._services, self._caller, self.allowance, next(self._steps), asked, self._settling)
@@ -92,10 +92,10 @@ class Relay:
     # Checking
 
     def _checked(
-        self, door: Door, call: Call, body: dict[str, Any], query: Mapping[str, str], credentials: Credentials
+        self, route: Route, call: Call, body: dict[str, Any], query: Mapping[str, str], credentials: Credentials
     ) -> Asked:
-        wire, rules = door.wire, self.allowance.rules
-        provider, model = self._named(door, body, credentials)
+        wire, rules = route.wire, self.allowance.rules
+        provider, model = self._named(route, body, credentials)
         if not is_plain(model):
             raise Refused(404, "There is no such model: this is no name of one.", "invalid_model")
         if not rules.allows(f"{provider}:{model}"):
@@ -121,9 +121,9 @@ class Relay:
             longest_answer=wire.longest_answer(call, body),
         )
 
-    def _named(self, door: Door, body: dict[str, Any], credentials: Credentials) -> tuple[str, str]:
+    def _named(self, route: Route, body: dict[str, Any], credentials: Credentials) -> tuple[str, str]:
         """Return the provider and the model that are meant."""
-        wanted = door.model if door.model is not None else body.get("model")
+        wanted = route.model if route.model is not None else body.get("model")
         if wanted is None or wanted == "default":
             wanted = self.allowance.rules.default_model or self._providers.default_model
         if not isinstance(wanted, str):
@@ -131,7 +131,7 @@ class Relay:
         provider, colon, model = wanted.partition(":")
         if colon and self._providers.knows(provider, credentials):
             return provider, model
-        return door.wire.provider, wanted
+        return route.wire.provider, wanted
 
     def _passage(self, wire: Wire, provider: str, credentials: Credentials) -> Passage:
         try:

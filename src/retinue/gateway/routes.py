@@ -13,7 +13,7 @@ GEMINI: Wire = GeminiWire()
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class Route:
     """One call as it was asked for.
 
     Attributes:
@@ -47,23 +47,23 @@ GEMINI_CALLS = {"generateContent": GENERATE, "streamGenerateContent": STREAM, "c
 _GEMINI = re.compile(r"/v1beta/models/([^/]+):(\w+)")
 
 
-def door_for(method: str, path: str, *, anthropic: bool = False) -> Door | None:
+def route_for(method: str, path: str, *, anthropic: bool = False) -> Route | None:
     """Return the call behind a path; None where there is none.
 
     ``anthropic`` says that the caller speaks Anthropic's format: its list of models has the path of OpenAI's.
     """
     if method == "GET":
         if path == "/v1/models":
-            return Door(ANTHROPIC if anthropic else OPENAI, None)
-        return Door(GEMINI, None) if path == "/v1beta/models" else None
+            return Route(ANTHROPIC if anthropic else OPENAI, None)
+        return Route(GEMINI, None) if path == "/v1beta/models" else None
     if method != "POST":
         return None
     if path in _FIXED:
-        return Door(*_FIXED[path])
+        return Route(*_FIXED[path])
     found = _GEMINI.fullmatch(path)
     if found is None or found[2] not in GEMINI_CALLS:
         return None
-    return Door(GEMINI, GEMINI_CALLS[found[2]], found[1])
+    return Route(GEMINI, GEMINI_CALLS[found[2]], found[1])
 
 
 def wire_of(path: str) -> Wire:
