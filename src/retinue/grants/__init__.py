@@ -6,11 +6,10 @@ that begins it, and :func:`settle` in the one that ends it; every other use is r
 """
 
 from retinue.grants.commands import files_checks, note, on_revoke, settle, terms, use
-from retinue.grants.rules import Terms, check_alive, check_parameters
+from retinue.grants.rules import Terms, check_parameters
 
 __all__ = [
     "Terms",
-    "check_alive",
     "check_parameters",
     "files_checks",
     "note",

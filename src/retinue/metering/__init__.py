@@ -1,12 +1,12 @@
 """Usage, budgets, and the reservations that keep parallel calls within them; costs, bills, rates and quotas."""
 
-from retinue.metering.charges import Bill, Charge, Line, bill, charge
+from retinue.metering.charges import Bill, Charge, bill, charge
 from retinue.metering.commands import AgentDirectory, check, release_run, reserve, settle
 from retinue.metering.cost_shapes import BillView, bill_view
 from retinue.metering.counting import count_run
-from retinue.metering.pricing import Rates, rates
+from retinue.metering.pricing import rates
 from retinue.metering.quotas import check_quota, count_operation, hooks, note_storage, set_tier, tier_of
-from retinue.metering.tiers import TIERS, Storage, Tier
+from retinue.metering.tiers import TIERS, Storage
 
 __all__ = [
     "TIERS",
@@ -14,10 +14,7 @@ __all__ = [
     "Bill",
     "BillView",
     "Charge",
-    "Line",
-    "Rates",
     "Storage",
-    "Tier",
     "bill",
     "bill_view",
     "charge",

@@ -24,6 +24,7 @@ from obstore.store import LocalStore, ObjectStore
 from retinue.kernel import Fault, NotFound, StorageFull, Unavailable
 from retinue.vault.sealing import SealBroken
 from retinue.vault.segments import Chunk
+from retinue.vault.streaming import closing
 
 log = logging.getLogger(__name__)
 
@@ -94,16 +95,15 @@ class BlobStore:
             Unavailable: also when the store kept another size than it was given.
         """
         upload = _Upload(self._store, _checked(name))
-        try:
-            async for chunk in chunks:
-                await upload.write(chunk)
-            await upload.finish()
-            await self._make_sure(name, upload.written)
-        except BaseException:
-            await _to_the_end(upload.undo())
-            raise
-        finally:
-            await _close(chunks)
+        async with closing(chunks):
+            try:
+                async for chunk in chunks:
+                    await upload.write(chunk)
+                await upload.finish()
+                await self._make_sure(name, upload.written)
+            except BaseException:
+                await _to_the_end(upload.undo())
+                raise
         return BlobInfo(name, upload.written)
 
     async def _make_sure(self, name: str, written: int) -> None:
@@ -200,9 +200,6 @@ class BlobStore:
         """
         return 0 if self._sweep is None else await self._sweep(datetime.now(UTC) - timedelta(seconds=older_than))
 
-    async def close(self) -> None:
-        """Let go of the store; nothing needs to be waited for."""
-
 
 class _Upload:
     """One blob that is being written."""
@@ -261,12 +258,6 @@ async def _to_the_end(step: Awaitable[T]) -> T:
         if not task.done():
             await asyncio.wait({task}, timeout=_GRACE)
         raise
-
-
-async def _close(chunks: AsyncIterator[Chunk]) -> None:
-    close = getattr(chunks, "aclose", None)
-    if close is not None:
-        await close()
 
 
 def _checked(name: str) -> str:

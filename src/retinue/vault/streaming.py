@@ -139,7 +139,7 @@ async def _units(source: AsyncIterator[Chunk], first: int, further: int) -> Asyn
         further: bytes of every further unit.
     """
     kept, size = bytearray(), first
-    async with _closing(source):
+    async with closing(source):
         async for chunk in source:
             rest = memoryview(chunk)
             while len(kept) + len(rest) > size:
@@ -169,7 +169,7 @@ def _from_memory(sealed: bytes) -> Read:
 async def _exactly(read: Read, start: int, end: int) -> bytes:
     """Read a small part of a file whole. Raises SealBroken when the file does not have so much."""
     found, source = bytearray(), read(start, end)
-    async with _closing(source):
+    async with closing(source):
         async for chunk in source:
             found += chunk
             if len(found) > end - start:
@@ -180,7 +180,7 @@ async def _exactly(read: Read, start: int, end: int) -> bytes:
 
 
 @asynccontextmanager
-async def _closing(source: AsyncIterator[Chunk]) -> AsyncGenerator[None]:
+async def closing(source: AsyncIterator[Chunk]) -> AsyncGenerator[None]:
     """Close an iterator at the end, if it is of those that can be closed."""
     try:
         yield
