@@ -221,7 +221,6 @@ def _follow(cli: Remote, operation_id: str) -> Json:
     """Show what an operation's agent writes until it has ended; return it."""
     from retinue.cli.stream import live_events
 
-    
     path = f"{PATH}/{operation_id}"
     for event in live_events(cli.client, path=f"{path}/stream", after="0"):
         if event is None or event.name == "task_completed":
