@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import SimpleNamespace
@@ -87,6 +87,25 @@ async def test_to_try_again_takes_nothing_more_of_the_month(server: RunningServe
     assert (await ada.call("GET", "/v1/my/quota"))["operations"]["used"] == 1
     # Both attempts are on the bill.
     assert Decimal(again["bill"]["total"]) > Decimal(failed["bill"]["total"])
+
+
+async def test_to_try_again_and_again_is_one_more_of_the_months_operations_each_time(server: RunningServer) -> None:
+    """It cost nothing: a program that ends with an error at its end could be run without end in the free tier."""
+    ada = await server.person()
+    assert (await asyncio.to_thread(operator, server, "tenants", "tier", ada.tenant_id, "free"))[0] == 0
+    found = await done(ada, "exit 1")
+    path = f"/v1/operations/{found['operation_id']}/retry"
+
+    def ended(attempt: int) -> Callable[[dict[str, Any]], bool]:
+        return lambda one: one["attempt"] == attempt and one["status"] == "failed"
+
+    for attempt in range(2, 12):
+        await ada.call("POST", path, 202)
+        await until(ada, found, ended(attempt))
+    refused = await ada.call("POST", path, 429)
+    assert refused["type"] == "urn:retinue:problem:quota-exhausted"
+    assert (await ada.call("GET", "/v1/my/quota"))["operations"]["used"] == 10
+    assert (await shown(ada, found))["status"] == "failed"
 
 
 async def test_storage_that_fills_is_warned_of_on_the_stream(server: RunningServer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
@@ -139,3 +140,43 @@ async def test_many_calls_at_once_share_the_lane(person: Person) -> None:
     for ended in await asyncio.gather(*(person.until(run) for run in runs)):
         assert ended["status"] == "completed"
     assert len((await person.call("GET", "/v1/artifacts"))["items"]) == 4
+
+
+async def test_calls_of_one_turn_share_what_the_run_may_still_spend(person: Person) -> None:
+    """Each of them had all of it: an agent that may spend a dollar could have any number spent at once."""
+    agent = await person.agent(tools=["operate"], autonomy="autonomous", limits={"budget": "1.00"})
+    asked = call("true").partition("\n")[0]
+    turn = "\n".join([asked, *(asked.replace("!tool", "!also") for _ in range(3)), "!say done"])
+    assert (await person.ask(agent, turn))["run"]["status"] == "completed"
+    begun = (await person.call("GET", "/v1/operations"))["items"]
+    budgets = [(await person.call("GET", f"/v1/operations/{one['operation_id']}"))["budget"] for one in begun]
+    assert len(budgets) == 4
+    assert sum(map(Decimal, budgets)) <= 1, budgets
+
+
+async def test_one_run_hands_on_no_more_than_a_few_operations(person: Person) -> None:
+    """There was no bound: one message could fill the tenant's queue."""
+    agent = await person.agent(tools=["operate"], autonomy="autonomous")
+    asked = call("true").partition("\n")[0]
+    turn = "\n".join([asked, *(asked.replace("!tool", "!also") for _ in range(19)), "!say done"])
+    assert (await person.ask(agent, turn))["run"]["status"] == "completed"
+    assert len((await person.call("GET", "/v1/operations?limit=50"))["items"]) == 16
+
+
+async def test_an_agent_begins_nothing_that_its_user_may_not_begin_any_more(server: RunningServer) -> None:
+    """A member who was made a viewer while the agent was thinking began operations through it all the same."""
+    admin, member = await server.person("admin"), await server.person("member")
+    there = (await admin.call("POST", "/v1/tenants", 201, json={"name": "Demoted Ltd"}))["tenant_id"]
+    members = f"/v1/tenants/{there}/members"
+    await admin.call("PUT", members, json={"email": member.account["email"], "role": "member"})
+    for one in (admin, member):
+        one.client.headers["Retinue-Tenant"] = there
+    agent = await member.agent(tools=["operate"], autonomy="autonomous")
+    asked = await member.send(agent, f"!delay 1\n{call('true')}")
+    await member.until(asked["run_id"], "running")
+    await admin.call("PUT", members, json={"email": member.account["email"], "role": "viewer"})
+    run = await member.until(asked["run_id"])
+    assert run["status"] == "completed"
+    assert (await admin.call("GET", "/v1/operations?everybody=true"))["items"] == []
+    steps = json.dumps((await member.call("GET", f"/v1/my/runs/{asked['run_id']}/steps"))["items"])
+    assert "may not begin operations" in steps

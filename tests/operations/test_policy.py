@@ -221,3 +221,16 @@ async def test_nobody_elses_agent_can_carry_an_operation_out(person: Person) -> 
     assert "another run" in str(found)
     ended = await until(person, operation)
     assert (ended["status"], ended["attempt"]) == ("completed", 1)
+
+
+async def test_what_the_policy_does_not_allow_any_more_is_not_tried_again(person: Person) -> None:
+    """Only the first request was held against the policy: what failed once could be begun for ever after."""
+    found = await done(person, "exit 1", limits={"seconds": 20})
+    path = f"/v1/operations/{found['operation_id']}/retry"
+    await govern(person, drivers=["qwen"])
+    assert "command" in (await person.call("POST", path, 403))["detail"]
+    await govern(person, limits={"seconds": 5}, most={"seconds": 10})
+    assert "limits.seconds" in (await person.call("POST", path, 403))["detail"]
+    await govern(person)
+    await person.call("POST", path, 202)
+    assert (await until(person, found, lambda shown: shown["attempt"] == 2))["attempt"] == 2

@@ -9,6 +9,8 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 from uuid import UUID
 
+import msgspec
+
 from retinue import artifacts, grants, metering, runs
 from retinue.dispatch import Dispatcher
 from retinue.grants import Terms
@@ -174,7 +176,7 @@ def _with_run(requested: OperationRequested, run_id: UUID) -> OperationRequested
 # What may be asked for
 
 
-def _driver(scope: Scope, holds: OperationPolicy, terms: Terms | None, wanted: Wanted) -> Driver:
+def _driver(scope: Scope, holds: OperationPolicy, terms: Terms | None, wanted: Wanted | OperationRequested) -> Driver:
     known = scope.service(Drivers)
     driver = known.get(wanted.driver)
     if driver is None:
@@ -193,7 +195,9 @@ def _driver(scope: Scope, holds: OperationPolicy, terms: Terms | None, wanted: W
     return driver
 
 
-def _model(scope: Scope, holds: OperationPolicy, terms: Terms | None, wanted: Wanted, driver: Driver) -> str | None:
+def _model(
+    scope: Scope, holds: OperationPolicy, terms: Terms | None, wanted: Wanted | OperationRequested, driver: Driver
+) -> str | None:
     if not driver.uses_model:
         if wanted.model is not None:
             raise BadInput(f"The driver {driver.name} uses no model.", field="model")
@@ -288,35 +292,49 @@ async def cancel(
 async def retry(scope: Scope, operation_id: UUID) -> None:
     """Begin an operation anew that did not succeed, as it was asked for; with what its grant has left, if that is less.
 
+    What the policy of now does not allow is not begun again. The first time takes nothing of the month's operations;
+    each further one is one more of them.
+
     Raises:
         NotFound: there is no such operation, or an input of it is gone.
         Conflict: it goes on, or it succeeded; or what came with the request is not kept any more.
-        Forbidden: its grant is over or used up.
+        Forbidden: its grant is over or used up; or the policy, which has changed, does not allow it.
         QuotaExhausted, TooManyRequests, BudgetExhausted: see :func:`begin`.
     """
     await refuse_when_stopped(scope)
     holds, _ = await policy(scope)
     seen = await find_operation(scope, operation_id)
-    budget = None
-    if seen.grant_id is not None:
-        budget = (await load(scope, operation_id)).requested.budget
-        left = (await grants.terms(scope, seen.grant_id, lock=True)).left()
-        if left:
-            budget = _least(budget, left)
-        await grants.use(scope, seen.grant_id, operation_id, budget)
+    requested = (await load(scope, operation_id)).requested
+    terms = await grants.terms(scope, seen.grant_id, lock=True) if seen.grant_id is not None else None
+    _check_again(scope, holds, terms, requested)
+    budget = _least(requested.budget, holds.budget)
+    if terms is not None:
+        budget = _least(budget, terms.left() or None)  # when nothing is left, the grant says so
+        await grants.use(scope, terms.grant_id, operation_id, budget)
     row = await find_operation(scope, operation_id, lock=True)
     if not row.ended or row.status is rules.OperationStatus.COMPLETED:
         raise Conflict(f"Only an operation that did not succeed can be tried again; this one is {row.status}.")
     state = await load(scope, operation_id)
     requested = state.requested
-    terms = await grants.terms(scope, row.grant_id) if row.grant_id is not None else None
     for one in requested.inputs:
         await find_input(as_owner(scope, row.owner_id), terms, one.artifact_id)
     if len(await views.files_of(scope, operation_id)) != len(requested.files):
         raise Conflict("The files that came with the request are not kept any more. Send the request again.")
+    if state.retries:  # or a program that fails at its end could be run without end
+        await metering.count_operation(scope, row.owner_id, new_id())
     tainted = ("whoever asked for the operation has read untrusted text",) if requested.tainted else ()
     run_id = await _start(scope, operation_id, requested, holds, 0, tainted)
     await record(scope, row, OperationRetried(run_id=run_id, budget=budget), run_id=run_id)
+
+
+def _check_again(scope: Scope, holds: OperationPolicy, terms: Terms | None, requested: OperationRequested) -> None:
+    """Hold what was asked for against the policy of now."""
+    driver = _driver(scope, holds, terms, requested)
+    _model(scope, holds, terms, requested, driver)
+    try:
+        granted(holds, msgspec.structs.asdict(requested.limits))
+    except BadInput as fault:
+        raise Forbidden(f"The policy of this tenant does not allow it any more. {fault.detail}") from None
 
 
 async def record(scope: Scope, row: OperationRow, *facts: Any, run_id: UUID | None = None) -> int:

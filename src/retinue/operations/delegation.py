@@ -23,11 +23,15 @@ from retinue.operations.events import (
     OperationTimedOut,
 )
 from retinue.operations.views import find_operation
-from retinue.runs import Child, ChildOutcome, Declined, DelegatedCall, RunRequested
+from retinue.runs import Child, ChildOutcome, Declined, DelegatedCall, Delegations, RunRequested
+from retinue.tenancy import permits, role_of
 from retinue.tools import Effect, Labels, Tool, ToolContext, ToolFault, Trust
 
 KIND = "operation"
 TOOL = "operate"
+
+MOST = 16
+"""Calls that one run may hand on."""
 
 LABELS = Labels(effect=Effect.EGRESS, output=Trust.UNTRUSTED, private=True, idempotent=True)
 """A program and a model of somebody else see the files: to start one is to send them out, and a careful agent asks."""
@@ -69,9 +73,13 @@ class ByAnOperation:
             asked = msgspec.convert(dict(call.arguments), _Asked)
         except msgspec.ValidationError as error:
             return Declined(f"The arguments are not valid: {error}")
-        budget = _budget_left(call)
-        if budget is not None and budget <= 0:
+        if sum(one.child is not None for turn in call.state.turns for one in turn.calls) >= MOST:
+            return Declined(f"Not started: this run has handed on {MOST} calls, the most it may.")
+        budget = _budget_left(scope, call)
+        if budget == 0:
             return Declined("Not started: the money for this run is used up.")
+        if not await _may_begin(scope, call.requested.owner_id):
+            return Declined("Not started: you act for somebody who may not begin operations.")
         there = as_owner(scope, call.requested.owner_id)
         try:
             operation_id = await begin(there, _wanted(asked, call, budget))
@@ -117,10 +125,24 @@ class ByAnOperation:
             await cancel(scope, child_id, reason)
 
 
-def _budget_left(call: DelegatedCall) -> int | None:
-    """Return what the run may still spend, in nano-dollars; None: it has no bound of its own."""
+async def _may_begin(scope: Scope, user_id: UUID) -> bool:
+    """Whether a user may begin operations now: an agent never has more rights than its user."""
+    role = await role_of(scope, user_id)
+    return role is not None and permits(role, None, "operations", "create") == "allow"
+
+
+def _budget_left(scope: Scope, call: DelegatedCall) -> int | None:
+    """Return what a call may spend of what the run has left, in nano-dollars; None: the run has no bound of its own.
+
+    Calls that are open at the same time share it: together they must not spend more than is there.
+    """
     bounds = [one for one in (call.agent.limits.budget, call.requested.budget) if one is not None]
-    return min(bounds) - call.state.spent if bounds else None
+    if not bounds:
+        return None
+    left = min(bounds) - call.state.spent
+    delegations = scope.service(Delegations)
+    handed_on = sum(delegations.behind(one.tool) is not None for one in call.state.open_calls)
+    return max(1, left // max(1, handed_on)) if left > 0 else 0
 
 
 def _wanted(asked: _Asked, call: DelegatedCall, budget: int | None) -> Wanted:

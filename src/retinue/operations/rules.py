@@ -77,6 +77,7 @@ class OperationState:
         cancel: why it shall end, once somebody wants that.
         ending: how it ended.
         before: what it had taken when it was last asked for again.
+        retries: how often it was asked for again.
     """
 
     requested: OperationRequested
@@ -94,6 +95,7 @@ class OperationState:
     ended_at: datetime | None = None
     attempts_before: int = field(default=0)
     before: Usage = field(default_factory=Usage)
+    retries: int = 0
 
     @property
     def ended(self) -> bool:
@@ -141,7 +143,7 @@ def _apply(state: OperationState, fact: Event, at: datetime) -> None:
     elif isinstance(fact, ENDINGS):
         state.ending, state.ended_at, state.phase = fact, at, ""
     elif isinstance(fact, OperationRetried):
-        state.run_id, state.attempts_before = fact.run_id, state.attempt
+        state.run_id, state.attempts_before, state.retries = fact.run_id, state.attempt, state.retries + 1
         if fact.budget is not None:
             state.requested = msgspec.structs.replace(state.requested, budget=fact.budget)
         state.before = state.ending.usage if state.ending is not None else state.before
