@@ -108,8 +108,8 @@ class _Given:
 
 
 async def _page(scope: Scope, wanted: Wanted, page: WantedPage) -> Page[ArtifactView]:
-    before = page.after(UUID)
-    rows = await views.list_artifacts(scope, wanted, before=before[0] if before else None, limit=page.limit + 1)
+    before = page.after_one(UUID)
+    rows = await views.list_artifacts(scope, wanted, before=before, limit=page.limit + 1)
     return page.page(rows, view_of, lambda one: (one.artifact_id,))
 
 

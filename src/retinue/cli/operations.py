@@ -14,7 +14,7 @@ from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.finding import Finder
 from retinue.cli.operations_install import install
 from retinue.cli.remote import Limit, Remote, remote
-from retinue.cli.screen import Column, Json, compact, duration, moment, seconds_between
+from retinue.cli.screen import Column, Json, compact, duration, moment, plain, seconds_between
 
 operations = typer.Typer(
     name="operations", help="Have headless agents and programs work on files in a sandbox.", no_args_is_help=True
@@ -228,16 +228,11 @@ def _follow(cli: Remote, operation_id: str) -> Json:
             if found["status"] in _ENDED:
                 return found
         elif event.name == "message_delta" and not cli.as_json:
-            sys.stdout.write(_printable(str(event.payload.get("text", ""))))
+            sys.stdout.write(plain(event.payload.get("text", "")))
             sys.stdout.flush()
         elif event.name == "task_started":
             cli.screen.note(f"attempt {event.payload.get('attempt')}, isolation level {event.payload.get('level')}")
     raise Failure("The stream ended before the operation.", ExitCode.UNAVAILABLE)
-
-
-def _printable(text: str) -> str:
-    """Return what a program wrote without what would command the terminal."""
-    return "".join(letter for letter in text if letter in "\n\t" or letter.isprintable())
 
 
 def _conclude(cli: Remote, item: Json) -> None:

@@ -99,8 +99,8 @@ async def own_terms(scope: Annotated[Scope, scoped("grants", "read")]) -> TermsV
 
 
 async def _list(scope: Scope, page: Paging, alive: bool) -> Page[GrantView]:
-    after = page.after(UUID)
-    rows = await commands.listed(scope, after[0] if after else None, page.limit + 1, alive=alive)
+    after = page.after_one(UUID)
+    rows = await commands.listed(scope, after, page.limit + 1, alive=alive)
     now = scope.clock.now()
 
     def shown(terms: Terms) -> GrantView:

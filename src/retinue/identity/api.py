@@ -184,8 +184,8 @@ async def create_key(scope: Annotated[Scope, scoped("keys", "create")], body: Ne
 @my.get("/keys")
 async def list_keys(scope: Annotated[Scope, scoped("keys", "list")], page: WantedPage) -> Page[KeyView]:
     """List your API keys of this tenant, oldest first, the revoked ones too."""
-    after = page.after(UUID)
-    rows = await views.keys_of(scope, scope.owner(), after[0] if after else None, page.limit + 1)
+    after = page.after_one(UUID)
+    rows = await views.keys_of(scope, scope.owner(), after, page.limit + 1)
     return page.page(rows, _key, lambda row: (row.key_id,))
 
 

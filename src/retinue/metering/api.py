@@ -210,9 +210,9 @@ async def read_tenant_quota(
     scope: Annotated[Scope, scoped("costs", "list")], tenant_id: TenantId, page: WantedPage
 ) -> TenantQuotaView:
     """Show the tenant's tier, what it gives each user, and how far users have used it this month, by user id."""
-    after = page.after(UUID)
+    after = page.after_one(UUID)
     tier = await quotas.tier_of(scope)
-    rows = await quotas.quotas(scope, after[0] if after else None, page.limit + 1)
+    rows = await quotas.quotas(scope, after, page.limit + 1)
     found: Page[UserQuota] = page.page(
         rows, lambda quota: cost_shapes.user_quota(quota, tier), lambda quota: (quota.user_id,)
     )
@@ -228,8 +228,8 @@ def _days(scope: Scope, first: date | None, last: date | None) -> tuple[date, da
 
 
 async def _costs(scope: Scope, by: By, span: Span, page: Paging) -> CostsView:
-    after = page.after(str)
-    rows = await reports.spent_by(scope, by, span, after[0] if after else None, page.limit + 1)
+    after = page.after_one(str)
+    rows = await reports.spent_by(scope, by, span, after, page.limit + 1)
     found: Page[CostView] = page.page(rows, cost_shapes.cost_view, lambda spent: (spent.key,))
     return CostsView(
         by=by,

@@ -58,8 +58,8 @@ async def list_secrets(
     scope: Annotated[Scope, scoped("secrets", "list")], tenant_id: TenantId, page: WantedPage
 ) -> Page[SecretView]:
     """List the names of the tenant's secrets. Their values cannot be read back."""
-    after = page.after(str)
-    rows = await views.secret_info(scope, PURPOSE, after[0] if after else None, page.limit + 1)
+    after = page.after_one(str)
+    rows = await views.secret_info(scope, PURPOSE, after, page.limit + 1)
     return page.page(rows, _shown, lambda row: (row.name,))
 
 

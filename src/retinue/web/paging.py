@@ -11,7 +11,7 @@ import binascii
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar, cast
 from uuid import UUID
 
 import orjson
@@ -58,6 +58,11 @@ class Paging:
             BadInput: the cursor was not made for this list.
         """
         return None if self.cursor is None else read_cursor(self.cursor, *kinds)
+
+    def after_one(self, kind: type[T]) -> T | None:
+        """As :meth:`after`, for the cursor of a list that is ordered by one value."""
+        found = self.after(kind)
+        return None if found is None else cast(T, found[0])
 
     def page(self, rows: Sequence[R], show: Callable[[R], T], place: Callable[[R], Sequence[Any]]) -> Page[T]:
         """Return the page for ``rows``, of which the query fetched ``limit + 1``.
