@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from datetime import datetime
-from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -12,15 +11,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from retinue.grants.commands import Wanted
 from retinue.grants.rules import State, Terms
-from retinue.kernel import dollars, nanos
+from retinue.kernel import dollars
+from retinue.web import Money, nanos_of
 
 _EXAMPLE_KEY = "ed25519:11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
 
-Money = Annotated[
-    str,
-    StringConstraints(pattern=r"^(0|[1-9][0-9]{0,8})(\.[0-9]{1,9})?$"),
-    Field(description="US dollars, a decimal number", examples=["5.00"]),
-]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 ModelPattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:/*?@+-]{1,200}$")]
 
@@ -79,7 +74,7 @@ class NewGrant(BaseModel):
     def wanted(self) -> Wanted:
         """Return it as the command takes it."""
         values = {name: getattr(self, name) for name in NewGrant.model_fields}
-        values["budget"] = None if self.budget is None else nanos(Decimal(self.budget))
+        values["budget"] = nanos_of(self.budget)
         return Wanted(**values)
 
 

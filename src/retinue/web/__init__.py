@@ -25,6 +25,7 @@ from retinue.web.gate import ALL, Asked, Credential, Entry, Gate, Permission
 from retinue.web.health import Health
 from retinue.web.history import EventView, history
 from retinue.web.limits import limit_login
+from retinue.web.money import Money, nanos_of
 from retinue.web.paging import Page, Paging, WantedPage, cursor, read_cursor
 from retinue.web.problems import Problem, invalid, problems, refused
 from retinue.web.routing import Router
@@ -50,6 +51,7 @@ __all__ = [
     "Gate",
     "Health",
     "IfMatch",
+    "Money",
     "Page",
     "Paging",
     "Passage",
@@ -73,6 +75,7 @@ __all__ = [
     "history",
     "invalid",
     "limit_login",
+    "nanos_of",
     "passing",
     "problems",
     "public",
