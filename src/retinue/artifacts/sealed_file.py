@@ -5,7 +5,6 @@ docs/decisions/0016-sealed-files-and-blobs.md gives the format byte by byte.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -13,6 +12,7 @@ from uuid import UUID
 import orjson
 
 from retinue.artifacts.views import Artifact
+from retinue.kernel import base64url
 from retinue.vault import SEGMENT
 
 MAGIC = b"RTNSEAL\x01"
@@ -43,12 +43,9 @@ def header_of(tenant_id: UUID, artifact: Artifact, recipients: Sequence[Recipien
         "size": artifact.size,
         "sha256": artifact.sha256,
         "recipients": [
-            {"label": one.label, "public_key": _text(one.public_key), "sealed": _text(one.sealed)} for one in recipients
+            {"label": one.label, "public_key": base64url(one.public_key), "sealed": base64url(one.sealed)}
+            for one in recipients
         ],
     }
     header = orjson.dumps(document)
     return MAGIC + len(header).to_bytes(4, "big") + header
-
-
-def _text(value: bytes) -> str:
-    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()

@@ -6,7 +6,6 @@ holds its run's locks, takes no lock here.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,7 +18,7 @@ from retinue.dispatch import wake
 from retinue.grants import rules, views
 from retinue.grants.events import GrantCreated, GrantExpired, GrantRevoked, GrantUsed
 from retinue.grants.rules import LARGEST_SCHEMA, Terms
-from retinue.kernel import BadInput, Conflict, Forbidden, NotFound, Scope, new_id
+from retinue.kernel import BadInput, Conflict, Forbidden, NotFound, Scope, base64url, new_id
 from retinue.ledger import Event, append, stream_version
 from retinue.tenancy import GRANTEE_SCOPES, leave_hooks
 
@@ -82,7 +81,7 @@ async def grant(scope: Scope, wanted: Wanted) -> Terms:
         owner_id=scope.owner(),
         application=wanted.application,
         grantee=key.text,
-        seal_to=None if seal_to is None else base64.urlsafe_b64encode(seal_to).rstrip(b"=").decode(),
+        seal_to=None if seal_to is None else base64url(seal_to),
         drivers=tuple(dict.fromkeys(wanted.drivers)),
         models=tuple(dict.fromkeys(wanted.models)),
         files=None if wanted.files is None else list(dict.fromkeys(wanted.files)),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +9,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from retinue.identity import GranteeKey
-from retinue.kernel import BadInput, Forbidden, dollars
+from retinue.kernel import BadInput, Forbidden, dollars, from_base64url
 from retinue.tools import ArgumentCheck
 from retinue.vault import usable_recipient
 
@@ -168,8 +166,8 @@ def read_seal_to(text: str) -> bytes:
         BadInput: it is none, or one to which nothing can be sealed.
     """
     try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (ValueError, binascii.Error):
+        raw = from_base64url(text)
+    except ValueError:
         raw = b""
     if not usable_recipient(raw):
         raise BadInput("seal_to: send a usable X25519 public key, 32 bytes in base64url.", field="seal_to")

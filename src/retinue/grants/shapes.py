@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -11,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from retinue.grants.commands import Wanted
 from retinue.grants.rules import State, Terms
-from retinue.kernel import dollars
+from retinue.kernel import base64url, dollars
 from retinue.web import Money, nanos_of
 
 _EXAMPLE_KEY = "ed25519:11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
@@ -126,7 +125,7 @@ def _shown(terms: Terms, now: datetime) -> dict[str, Any]:
         "state": terms.state(now),
         "application": terms.application,
         "grantee": terms.grantee,
-        "seal_to": None if terms.seal_to is None else base64.urlsafe_b64encode(terms.seal_to).rstrip(b"=").decode(),
+        "seal_to": None if terms.seal_to is None else base64url(terms.seal_to),
         "drivers": list(terms.drivers),
         "models": list(terms.models),
         "files": None if terms.files is None else list(terms.files),

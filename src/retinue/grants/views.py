@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +10,7 @@ import orjson
 from retinue.grants.events import GrantCreated, GrantExpired, GrantRevoked
 from retinue.grants.rules import Terms
 from retinue.identity import grantee_id
-from retinue.kernel import Row, Scope
+from retinue.kernel import Row, Scope, from_base64url
 from retinue.ledger import Projection, Recorded
 
 _SELECT = """
@@ -39,7 +38,7 @@ async def _on_created(scope: Scope, recorded: Recorded[GrantCreated]) -> None:
         fact.owner_id,
         fact.application,
         fact.grantee,
-        None if fact.seal_to is None else base64.urlsafe_b64decode(fact.seal_to + "="),
+        None if fact.seal_to is None else from_base64url(fact.seal_to),
         fact.drivers,
         fact.models,
         fact.files,

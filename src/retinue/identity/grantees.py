@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +9,8 @@ from uuid import UUID, uuid5
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from retinue.kernel import base64url, from_base64url
 
 LONGEST = 100
 _ED25519, _WALLET = "ed25519:", "eip155:"
@@ -78,11 +78,11 @@ class GranteeKey:
 def _read_ed25519(text: str) -> GranteeKey:
     encoded = text.removeprefix(_ED25519)
     try:
-        raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
-    except (ValueError, binascii.Error):
+        raw = from_base64url(encoded)
+    except ValueError:
         raw = b""
     # Compared with its own encoding, so that one key has one name.
-    if len(raw) != 32 or base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != encoded:
+    if len(raw) != 32 or base64url(raw) != encoded:
         raise ValueError("an Ed25519 public key is 32 bytes in base64url, without padding")
     if int.from_bytes(raw, "little") % 2**255 % _FIELD in _SMALL_ORDER:
         raise ValueError("anybody could sign with this key")

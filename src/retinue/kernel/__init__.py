@@ -2,6 +2,7 @@
 
 from retinue.kernel.addresses import Address, address_refusal
 from retinue.kernel.clock import Clock, ManualClock, SystemClock
+from retinue.kernel.encoding import base64url, from_base64url
 from retinue.kernel.faults import (
     BadInput,
     BudgetExhausted,
@@ -68,9 +69,11 @@ __all__ = [
     "YamlDocument",
     "YamlLoader",
     "address_refusal",
+    "base64url",
     "configure_logging",
     "configure_tracing",
     "dollars",
+    "from_base64url",
     "nanos",
     "new_id",
     "parse_id",

@@ -6,8 +6,6 @@ and holds nothing they have not seen; row-level security decides what it can rea
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +16,7 @@ import orjson
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 
-from retinue.kernel import BadInput
+from retinue.kernel import BadInput, base64url, from_base64url
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -80,7 +78,7 @@ class Paging:
 def cursor(*values: Any) -> str:
     """Return the cursor for the place after ``values``."""
     # The driver's UUIDs are of a subclass, which orjson leaves to `default`.
-    return base64.urlsafe_b64encode(orjson.dumps(values, default=str)).rstrip(b"=").decode()
+    return base64url(orjson.dumps(values, default=str))
 
 
 def read_cursor(text: str, *kinds: type[Any]) -> tuple[Any, ...]:
@@ -90,12 +88,11 @@ def read_cursor(text: str, *kinds: type[Any]) -> tuple[Any, ...]:
         BadInput: it was not made by :func:`cursor` from values of these types.
     """
     try:
-        raw = text.encode("ascii")
-        values = orjson.loads(base64.b64decode(raw + b"=" * (-len(raw) % 4), altchars=b"-_", validate=True))
+        values = orjson.loads(from_base64url(text))
         if not isinstance(values, list) or len(values) != len(kinds):
             raise ValueError("another list's cursor")
         return tuple(_as(kind, value) for kind, value in zip(kinds, values, strict=True))
-    except (ValueError, TypeError, binascii.Error, UnicodeError):
+    except (ValueError, TypeError):
         raise BadInput("This cursor does not belong to this list. Start again without it.", field="cursor") from None
 
 
