@@ -32,7 +32,7 @@ format: setup ## Format the code and mend what the linter can mend
 generate: setup ## Rewrite the generated files
 	@$(python) -m scripts.check_generated --write
 
-bench: setup ## Measure against the floors and print the table (ARGS="--quick" for a short run)
+bench: setup ## Measure against the floors and print the table (ARGS="--only NAME" for a part, "--quick" for a look)
 	@exec $(python) -m bench $(ARGS)
 
 lock: setup ## Rewrite the locks (ARGS="--upgrade" takes the newest versions that fit)

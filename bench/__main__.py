@@ -102,6 +102,22 @@ def document(rows: Sequence[Row], about: dict[str, Any], *, quick: bool) -> byte
     return orjson.dumps(found, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
+def beside_earlier(rows: Sequence[Row], output: Path, about: dict[str, Any]) -> list[Row]:
+    """Return the rows of some groups in their places among those of the other groups, as they were measured before.
+
+    Only what a whole run on a machine like this one has measured is kept.
+    """
+    try:
+        earlier = orjson.loads(output.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return list(rows)
+    alike = all(earlier["machine"].get(name) == about[name] for name in ("cores", "processor"))
+    if earlier["quick"] or not alike:
+        return list(rows)
+    known = {row["name"]: Row(**row) for row in earlier["rows"]} | {row.name: row for row in rows}
+    return [known[goal.name] for group in GROUPS for goal in group.goals if goal.name in known]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benches; 0 when every goal was met, 1 when one was missed or not measured."""
     parser = argparse.ArgumentParser(prog="bench", description="Measure Retinue beside its floors.")
@@ -131,7 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print_table(rows, console)
-    options.output.write_bytes(document(rows, about, quick=options.quick))
+    written = beside_earlier(rows, options.output, about) if options.only and not options.quick else rows
+    options.output.write_bytes(document(written, about, quick=options.quick))
     console.print(f"Written to {options.output}", highlight=False)
     return 0 if all(row.met for row in rows) else 1
 

@@ -10,13 +10,13 @@ import msgspec
 import orjson
 import pytest
 
-from bench.__main__ import document, main, measure
+from bench.__main__ import beside_earlier, document, main, measure
 from bench.groups import GROUPS
 from bench.harness import Bench, percentile, watched
 from bench.load.streams import StreamOrder
 from bench.load.turns import Seat, TurnOrder
 from bench.loading import Load, LoadFailed
-from bench.rows import Goal, Group, Measured, Results, fixed, judged, plus, times
+from bench.rows import Goal, Group, Measured, Results, Row, fixed, judged, plus, times
 from bench.servers import sse_server
 from bench.wire import Events
 from tests.support.model_server import ModelServerProcess
@@ -68,6 +68,21 @@ def test_the_document_has_what_readers_of_it_expect() -> None:
     assert "python" in found["versions"]
     assert {"name", "floor", "measured", "goal", "unit", "met"} <= found["rows"][0].keys()
     assert found["rows"][1]["measured"] is None
+
+
+def test_a_run_of_some_groups_leaves_the_other_rows_as_they_were(tmp_path: Path) -> None:
+    def row(name: str, measured: float) -> Row:
+        return Row(name, None, measured, 1, "ms", True, "fixed")
+
+    first, second = GROUPS[0].goals[0].name, GROUPS[-1].goals[-1].name
+    machine = {"cores": 2, "processor": "Xeon"}
+    results = tmp_path / "results.json"
+    assert beside_earlier([row(second, 2)], results, machine) == [row(second, 2)]
+    results.write_bytes(document([row(first, 1), row(second, 1)], machine, quick=False))
+    assert beside_earlier([row(second, 2)], results, machine) == [row(first, 1), row(second, 2)]
+    assert beside_earlier([row(second, 2)], results, {**machine, "cores": 64}) == [row(second, 2)]
+    results.write_bytes(document([row(first, 1)], machine, quick=True))
+    assert beside_earlier([row(second, 2)], results, machine) == [row(second, 2)]
 
 
 def test_no_row_is_listed_twice(capsys: pytest.CaptureFixture[str]) -> None:
