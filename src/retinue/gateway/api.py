@@ -20,6 +20,7 @@ from retinue.gateway.relay import Relay
 from retinue.gateway.routes import ANTHROPIC, GEMINI, OPENAI, Route
 from retinue.gateway.rules import Allowance, Rules
 from retinue.kernel import Scope, Settings, nanos, new_id
+from retinue.tenancy import refuse_when_stopped
 from retinue.web import Router, problems, scoped
 
 MayAsk = Annotated[Scope, scoped("models", "create")]
@@ -83,8 +84,13 @@ _PASSED: dict[str, Any] = {
 _LISTED: dict[str, Any] = {"status_code": 200, "response_class": Passed, "responses": _LIST}
 
 
-def _passed(scope: Scope, request: Request, route: Route) -> Passed:
-    """Answer by the relay: for the scope's user, and in the name of the key or login that asks."""
+async def _passed(scope: Scope, request: Request, route: Route) -> Passed:
+    """Answer by the relay: for the scope's user, and in the name of the key or login that asks.
+
+    Raises:
+        Conflict: the tenant is stopped.
+    """
+    await refuse_when_stopped(scope)
     caller = Caller(
         tenant_id=scope.tenant_id,
         user_id=scope.owner(),
@@ -102,64 +108,64 @@ def _passed(scope: Scope, request: Request, route: Route) -> Passed:
 @router.post("/openai/chat/completions", **_PASSED)
 async def openai_chat(scope: MayAsk, request: Request) -> Response:
     """Ask a model in the format of OpenAI's chat completions. Models of the scripted demo are `demo:...`."""
-    return _passed(scope, request, Route(OPENAI, routes.CHAT))
+    return await _passed(scope, request, Route(OPENAI, routes.CHAT))
 
 
 @router.post("/openai/responses", **_PASSED)
 async def openai_responses(scope: MayAsk, request: Request) -> Response:
     """Ask a model in the format of OpenAI's responses; nothing is kept at the provider for a later call."""
-    return _passed(scope, request, Route(OPENAI, routes.RESPONSES))
+    return await _passed(scope, request, Route(OPENAI, routes.RESPONSES))
 
 
 @router.post("/openai/embeddings", **_PASSED)
 async def openai_embeddings(scope: MayAsk, request: Request) -> Response:
     """Ask for embeddings in OpenAI's format."""
-    return _passed(scope, request, Route(OPENAI, routes.EMBEDDINGS))
+    return await _passed(scope, request, Route(OPENAI, routes.EMBEDDINGS))
 
 
 @router.get("/openai/models", **_LISTED)
 async def openai_models(scope: MayAsk, request: Request) -> Response:
     """List the models that speak OpenAI's format."""
-    return _passed(scope, request, Route(OPENAI, None))
+    return await _passed(scope, request, Route(OPENAI, None))
 
 
 @router.post("/anthropic/v1/messages", **_PASSED)
 async def anthropic_messages(scope: MayAsk, request: Request) -> Response:
     """Ask a model in the format of Anthropic's messages. The key may be in `x-api-key`."""
-    return _passed(scope, request, Route(ANTHROPIC, routes.MESSAGES))
+    return await _passed(scope, request, Route(ANTHROPIC, routes.MESSAGES))
 
 
 @router.post("/anthropic/v1/messages/count_tokens", **_PASSED)
 async def anthropic_count(scope: MayAsk, request: Request) -> Response:
     """Count the tokens of a message in Anthropic's format; costs nothing."""
-    return _passed(scope, request, Route(ANTHROPIC, routes.COUNT_MESSAGES))
+    return await _passed(scope, request, Route(ANTHROPIC, routes.COUNT_MESSAGES))
 
 
 @router.get("/anthropic/v1/models", **_LISTED)
 async def anthropic_models(scope: MayAsk, request: Request) -> Response:
     """List the models that speak Anthropic's format."""
-    return _passed(scope, request, Route(ANTHROPIC, None))
+    return await _passed(scope, request, Route(ANTHROPIC, None))
 
 
 @router.post("/gemini/v1beta/models/{model}:generateContent", **_PASSED)
 async def gemini_generate(scope: MayAsk, request: Request, model: Model) -> Response:
     """Ask a model in the format of Gemini. The key may be in `x-goog-api-key`."""
-    return _passed(scope, request, Route(GEMINI, routes.GENERATE, model))
+    return await _passed(scope, request, Route(GEMINI, routes.GENERATE, model))
 
 
 @router.post("/gemini/v1beta/models/{model}:streamGenerateContent", **_PASSED)
 async def gemini_stream(scope: MayAsk, request: Request, model: Model) -> Response:
     """Ask a model in the format of Gemini and get a stream; add `?alt=sse`."""
-    return _passed(scope, request, Route(GEMINI, routes.STREAM, model))
+    return await _passed(scope, request, Route(GEMINI, routes.STREAM, model))
 
 
 @router.post("/gemini/v1beta/models/{model}:countTokens", **_PASSED)
 async def gemini_count(scope: MayAsk, request: Request, model: Model) -> Response:
     """Count the tokens of a request in Gemini's format; costs nothing."""
-    return _passed(scope, request, Route(GEMINI, routes.COUNT, model))
+    return await _passed(scope, request, Route(GEMINI, routes.COUNT, model))
 
 
 @router.get("/gemini/v1beta/models", **_LISTED)
 async def gemini_models(scope: MayAsk, request: Request) -> Response:
     """List the models that speak Gemini's format."""
-    return _passed(scope, request, Route(GEMINI, None))
+    return await _passed(scope, request, Route(GEMINI, None))
