@@ -107,3 +107,23 @@ async def test_only_the_grantee_opens_a_sealed_file(
     assert line.json(*opening, str(tmp_path / "grantee.key"), "--json")["name"] == "given.bin"
     assert out.read_bytes() == content
     assert line(*opening, str(tmp_path / "grantee.key")).code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("key", ["nowhere.key", "public.json"], ids=["nowhere", "public"])
+def test_what_is_no_key_is_named(retinue: CommandLine, tmp_path: Path, key: str) -> None:
+    (tmp_path / "public.json").write_text('{"grantee": "ed25519:x"}')
+    (tmp_path / "file.sealed").write_bytes(b"x")
+    opening = ("artifacts", "open", str(tmp_path / "file.sealed"), "-o", str(tmp_path / "out"))
+    ended = retinue(*opening, "--key", str(tmp_path / key))
+    assert ended.code == ExitCode.USAGE
+    assert key in ended.err
+    assert "Errno" not in ended.err
+
+
+def test_a_folder_that_is_not_there_is_no_traceback(retinue: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("one")
+    retinue.ok("artifacts", "put", str(tmp_path / "in.txt"))
+    for command in (("artifacts", "get", "in.txt"), ("costs", "export")):
+        ended = retinue(*command, "--output", str(tmp_path / "nowhere" / "out"))
+        assert ended.code == ExitCode.USAGE
+        assert "there is no folder" in ended.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -83,3 +84,42 @@ def test_mistakes_say_what_to_do(retinue: CommandLine, tmp_path: Path) -> None:
     assert ended.code == ExitCode.FAILED
     assert "32 bytes" in ended.err
     assert retinue("grants", "show", "nobody").code == ExitCode.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (("--key", "nowhere.key"), "nowhere.key cannot be read: No such file"),
+        (("--key", "text.txt"), "text.txt is no JSON document"),
+        (("--key", "other.json"), "retinue grants keygen"),
+        (("--key", "app.key", "--grantee", "ed25519:x"), "not by both"),
+        (("--key", "app.key", "--expires", "tomorrow"), "2026-12-31T18:00, not 'tomorrow'"),
+        (("--key", "app.key", "--budget", "five"), "a decimal number such as 5.00"),
+        (("--key", "app.key", "--file", "report.md"), "There is no artifact report.md"),
+    ],
+    ids=["nowhere", "text", "other", "both", "time", "money", "file"],
+)
+def test_each_mistake_is_named(
+    retinue: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    GranteeKey.make().save("app.key")
+    Path("text.txt").write_text("a")
+    Path("other.json").write_text("{}")
+    ended = retinue("grants", "create", "App", *arguments)
+    assert ended.code != ExitCode.OK
+    assert says in ended.err
+    assert "Errno" not in ended.err
+
+
+def test_a_time_without_an_offset_is_local(retinue: CommandLine, tmp_path: Path) -> None:
+    retinue.ok("grants", "keygen", str(tmp_path / "app.key"))
+    key = ("--key", str(tmp_path / "app.key"))
+    made = retinue.json("grants", "create", "App", *key, "--expires", "2031-01-02", "--retention", "3600")
+    expected = datetime(2031, 1, 2).astimezone()
+    assert datetime.fromisoformat(made["expires_at"]) == expected
+    shown = retinue.ok("grants", "show", "last")
+    assert "2031-01-02 00:00:00" in shown
+    assert "60 minutes" in shown
+    again = retinue("grants", "keygen", str(tmp_path / "app.key"))
+    assert "never overwritten" in again.err

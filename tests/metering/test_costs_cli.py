@@ -164,3 +164,14 @@ async def test_the_stream_tells_of_the_tier_and_of_quotas_used_up(server: Runnin
                 await metering.count_operation(scope, user, new_id())
         await asyncio.to_thread(operator, server, "tenants", "tier", eve.tenant_id, "pro")
         assert (await anext(foreign))["data"]["payload"]["tier"] == "pro"
+
+
+def test_a_tier_is_not_set_in_a_database_that_was_made_for_it(
+    retinue: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug that this catches: without --data, a second database is set up in the home, and the tenant is not there."""
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    ended = retinue("tenants", "tier", str(UUID(int=1)), "free", "--data", str(tmp_path / "nowhere"))
+    assert ended.code == ExitCode.NOT_FOUND
+    assert "--data" in ended.err
+    assert not (tmp_path / "nowhere").exists()

@@ -82,3 +82,63 @@ def test_names_that_lead_out_of_the_folder_are_not_written(
     with pytest.raises(Failure, match="leads out"):
         operations._save(cli, item, tmp_path / "folder")
     assert not (tmp_path / "outside.txt").exists()
+
+
+def test_a_program_that_nobody_named_is_asked_for(retinue: CommandLine) -> None:
+    ended = retinue("operations", "run", "command", "Sort it.")
+    assert ended.code == ExitCode.USAGE
+    assert "-- PROGRAM" in ended.err
+    ended = retinue("operations", "run", "command", "Sort it.", "--", "no-such-program")
+    assert ended.code == ExitCode.RUN_FAILED
+    assert "a program was not found" in ended.out
+
+
+def test_a_file_that_is_there_is_kept_and_the_end_is_told_all_the_same(retinue: CommandLine, tmp_path: Path) -> None:
+    """Bug that this catches: the operation succeeded, and all that a person saw of it was that a file is in the way."""
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "out.txt").write_text("mine")
+    ended = retinue(
+        "operations", "run", "command", "Write.", "--output", str(made), "--", "/bin/sh", "-c", "echo theirs > out.txt"
+    )
+    assert ended.code == ExitCode.FAILED
+    assert "completed after" in ended.out
+    assert "operations artifacts" in ended.err, "it says how to fetch what is kept"
+    assert (made / "out.txt").read_text() == "mine"
+    (made / "out.txt").unlink()
+    retinue.ok("operations", "artifacts", "last", "--output", str(made))
+    assert (made / "out.txt").read_text() == "theirs\n"
+
+
+def test_artifacts_and_operations_are_found_by_name_and_as_the_last_one(retinue: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("one")
+    retinue.ok("artifacts", "put", str(tmp_path / "in.txt"))
+    retinue.ok("operations", "run", "command", "Copy.", "--input", "in.txt", "--", "/bin/cp", "in.txt", "out.txt")
+    listed = retinue.json("artifacts", "list", "--operation", "last")["items"]
+    assert [one["name"] for one in listed] == ["out.txt"]
+    assert retinue("operations", "run", "command", "Copy.", "--input", "in.tx", "--", "/bin/true").code == (
+        ExitCode.NOT_FOUND
+    )
+    assert "No such operations" in retinue("operations", "list", "--driver", "nobody").err
+
+
+def test_who_joins_late_reads_everything_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bug that this catches: the text so far comes, then its last piece again, and both are shown."""
+    from types import SimpleNamespace
+
+    from retinue.cli import operations, stream
+    from retinue.cli.remote import Remote
+
+    def delta(attempt: int, offset: int, text: str) -> SimpleNamespace:
+        return SimpleNamespace(name="message_delta", payload={"attempt": attempt, "offset": offset, "text": text})
+
+    came = [delta(1, 0, "one two"), delta(1, 4, "two"), delta(1, 7, " three\n"), delta(2, 0, "one\n")]
+    monkeypatch.setattr(stream, "live_events", lambda *_args, **_wanted: iter([*came, None]))
+    cli = Remote.__new__(Remote)
+    client = SimpleNamespace(get=lambda _path: {"status": "completed"})
+    monkeypatch.setattr(cli, "client", client, raising=False)
+    monkeypatch.setattr(Remote, "as_json", False, raising=False)
+    operations._follow(cli, str(uuid4()))
+    assert capsys.readouterr().out == "one two three\none\n"

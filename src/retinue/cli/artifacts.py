@@ -11,7 +11,7 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 from retinue.cli.failures import ExitCode, Failure, Refusal
-from retinue.cli.finding import is_id
+from retinue.cli.finding import Finder, is_id
 from retinue.cli.remote import AsJson, Limit, Remote, remote
 from retinue.cli.saving import Output
 from retinue.cli.screen import Column, Json, Screen, compact, moment
@@ -55,7 +55,8 @@ _FIELDS: list[Column] = [
 ]
 
 
-def _id(cli: Remote, name: str) -> str:
+def artifact_id(cli: Remote, name: str) -> str:
+    """Return the id of an artifact, found by id, by name, or the last one."""
     return str(_found(cli, name)["artifact_id"])
 
 
@@ -74,16 +75,20 @@ def _found(cli: Remote, name: str) -> Json:
 @remote
 def list_(
     cli: Remote,
-    operation: Annotated[str | None, typer.Option("--operation", help="Those this operation left; its id.")] = None,
+    operation: Annotated[
+        str | None, typer.Option("--operation", help="Those this operation left: its id, the end of one, or last.")
+    ] = None,
     kind: Annotated[str | None, typer.Option("--kind", help="upload or output.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Those of exactly this name.")] = None,
     mine: Annotated[bool, typer.Option("--mine", help="Only your own; an admin sees those of others, too.")] = False,
     limit: Limit = 50,
 ) -> None:
     """List artifacts, the newest first."""
-    wanted = {"operation_id": operation, "kind": kind, "name": name, "mine": mine or None}
-    items = cli.client.pages(ARTIFACTS, limit=limit, **wanted)
-    cli.show_all(items, COLUMNS, empty="No artifacts. Store one: retinue artifacts put FILE")
+    left_by = None if operation is None else Finder(cli.client).operation(operation)
+    chosen = {"operation_id": left_by, "kind": kind, "name": name}
+    items = cli.client.pages(ARTIFACTS, limit=limit, mine=mine or None, **chosen)
+    none = "No artifacts. Store one: retinue artifacts put FILE"
+    cli.show_all(items, COLUMNS, empty="No such artifacts." if any(chosen.values()) else none)
 
 
 @artifacts.command()
@@ -97,7 +102,7 @@ def show(cli: Remote, artifact: Artifact) -> None:
 @remote
 def versions(cli: Remote, artifact: Artifact, limit: Limit = 50) -> None:
     """List the versions of a file, the newest first."""
-    items = cli.client.pages(f"{ARTIFACTS}/{_id(cli, artifact)}/versions", limit=limit)
+    items = cli.client.pages(f"{ARTIFACTS}/{artifact_id(cli, artifact)}/versions", limit=limit)
     cli.show_all(items, COLUMNS, empty="No versions.")
 
 
@@ -110,7 +115,10 @@ def put(
     cli: Remote,
     file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, readable=True)],
     name: Annotated[str | None, typer.Option("--name", help="What it is called; by default as the file.")] = None,
-    version_of: Annotated[str | None, typer.Option("--version-of", help="The name it is the next version of.")] = None,
+    version_of: Annotated[
+        str | None,
+        typer.Option("--version-of", help="The name of the upload it is the next version of; by default its own."),
+    ] = None,
     retention: Annotated[int | None, typer.Option("--retention", min=1, help="Seconds it is kept.")] = None,
 ) -> None:
     """Store a file. A large one goes in pieces, and goes on where it was after an interruption of the server."""
@@ -189,6 +197,8 @@ def get(
     if output is None:
         download(cli, path, sys.stdout.buffer, resumable=not sealed)
         return
+    if not output.parent.is_dir():
+        raise Failure(f"{output} cannot be written: there is no folder {output.parent}.", ExitCode.USAGE)
     part = output.with_name(f"{output.name}.part")
     with part.open("wb") as out:
         count = download(cli, path, out, resumable=not sealed)
@@ -237,11 +247,18 @@ def open_(
     from retinue_client import GranteeKey, SealBroken, open_sealed
 
     try:
-        header = open_sealed(file, GranteeKey.load(key), output)
+        loaded = GranteeKey.load(key)
+    except OSError as error:
+        raise Failure(f"The key {key} cannot be read: {error.strerror}.", ExitCode.USAGE) from None
+    except ValueError:
+        text = f"{key} is no application's secret key: give the file that `retinue grants keygen` made."
+        raise Failure(text, ExitCode.USAGE) from None
+    try:
+        header = open_sealed(file, loaded, output)
     except FileExistsError:
         raise Failure(f"{output} is there already.", ExitCode.USAGE) from None
-    except (OSError, ValueError) as error:
-        raise Failure(str(error), ExitCode.USAGE) from None
+    except OSError as error:
+        raise Failure(f"{error.filename or output}: {error.strerror}.", ExitCode.USAGE) from None
     except SealBroken as error:
         raise Failure(f"{file} does not open: {error}.") from None
     screen = Screen(as_json)
@@ -260,7 +277,7 @@ def delete(cli: Remote, artifact: Artifact) -> None:
     """Destroy an artifact: its key at once, its stored bytes right after. It cannot be had again."""
     found = _found(cli, artifact)
     cli.client.delete(f"{ARTIFACTS}/{found['artifact_id']}")
-    cli.done(f"Deleted {found['name']}.")
+    cli.done(f"Deleted {found['name']}, version {found['number']} ({found['artifact_id']}).")
 
 
 @artifacts.command()
@@ -271,7 +288,7 @@ def hold(
     reason: Annotated[str, typer.Option("--reason", help="Why it is kept.")] = "",
 ) -> None:
     """Place an artifact under legal hold: nobody deletes it, and it does not expire."""
-    item = cli.client.put(f"{ARTIFACTS}/{_id(cli, artifact)}/hold", {"reason": reason})
+    item = cli.client.put(f"{ARTIFACTS}/{artifact_id(cli, artifact)}/hold", {"reason": reason})
     cli.done(f"{item['name']} is held.", item)
 
 

@@ -20,6 +20,7 @@ Last = Annotated[str | None, typer.Option("--to", help="Last day (UTC); today.")
 Everybody = Annotated[bool, typer.Option("--everybody", help="Everybody's in the tenant, for its managers.")]
 Rate = Annotated[str | None, typer.Option(help="Dollars such as 0.0001; server for the server's own rate.")]
 
+_SIZES = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 _RATES = {
     "cpu_second": "a second of CPU",
     "memory_gib_hour": "a GiB-hour of memory",
@@ -28,15 +29,15 @@ _RATES = {
 }
 
 
-def _used(name: str) -> Column:
-    return name.upper(), lambda item: f"{item[name]['quantity']} {item[name]['unit']}"
+def _used(name: str, heading: str) -> Column:
+    return heading, lambda item: str(item[name]["quantity"])
 
 
 _SPENT: list[Column] = [
-    _used("cpu"),
-    _used("memory"),
-    _used("storage"),
-    _used("models"),
+    _used("cpu", "CPU SECONDS"),
+    _used("memory", "MEMORY GIB-HOURS"),
+    _used("storage", "STORAGE GIB-DAYS"),
+    _used("models", "MODEL CALLS"),
     ("UNPRICED", "unpriced_calls"),
     ("COST", lambda item: f"${item['cost']}"),
 ]
@@ -111,7 +112,9 @@ def quota(cli: Remote, everybody: Everybody = False) -> None:
 
 
 def _bytes(count: int | None) -> str:
-    return "no limit" if count is None else f"{count / 10**9:.3g} GB"
+    if count is None:
+        return "no limit"
+    return next((f"{count / size:.3g} {unit}" for unit, size in _SIZES if count >= size), f"{count} bytes")
 
 
 _QUOTA: list[Column] = [

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from retinue.cli.artifacts import artifact_id
 from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.finding import Finder
 from retinue.cli.remote import AsJson, Limit, Remote, remote
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 grants = typer.Typer(name="grants", help="What applications may do in your name.", no_args_is_help=True)
 
 Grant = Annotated[str, typer.Argument(metavar="GRANT", help="Application or id, or last.")]
+_UNITS = (("days", 86_400), ("hours", 3_600), ("minutes", 60))
+
 Everybody = Annotated[bool, typer.Option("--everybody", help="Everybody's in the tenant, for its admins.")]
 KeyFile = Annotated[
     Path | None,
@@ -27,15 +31,19 @@ KeyFile = Annotated[
 ]
 
 
-def _of(used: str, limit: str) -> Column:
-    return used.upper(), lambda item: f"{item[used]} of {item[limit]}" if item[limit] is not None else str(item[used])
+def _used(item: Json) -> str:
+    return f"{item['used']} of {item['uses']}" if item["uses"] is not None else str(item["used"])
+
+
+def _spent(item: Json) -> str:
+    return f"${item['spent']}" + (f" of ${item['budget']}" if item["budget"] is not None else "")
 
 
 COLUMNS: list[Column] = [
     ("APPLICATION", "application"),
     ("STATE", "state"),
-    _of("used", "uses"),
-    ("SPENT", lambda item: f"${item['spent']}" + (f" of ${item['budget']}" if item["budget"] is not None else "")),
+    ("USED", _used),
+    ("SPENT", _spent),
     ("EXPIRES", lambda item: moment(item["expires_at"])),
     ("ID", "grant_id"),
 ]
@@ -56,8 +64,8 @@ _FIELDS: list[Column] = [
     _list("models", "those of the tenant"),
     _list("files", "what it uploads itself"),
     ("parameters", lambda item: "anything" if item["parameters"] is None else json.dumps(item["parameters"])),
-    _of("used", "uses"),
-    COLUMNS[3],
+    ("used", _used),
+    ("spent", _spent),
     ("reserved", lambda item: f"${item['reserved']}"),
     ("kept for", lambda item: _seconds(item["retention_seconds"])),
     ("may run for", lambda item: _seconds(item["max_seconds"])),
@@ -86,7 +94,10 @@ def keygen(
             with public.open("x", encoding="utf-8") as out:
                 out.write(json.dumps(shown, indent=2) + "\n")
     except OSError as error:
-        raise Failure(f"The key cannot be kept: {error}.", ExitCode.USAGE) from None
+        where = error.filename or file
+        if isinstance(error, FileExistsError):
+            raise Failure(f"There is a file {where} already; a key is never overwritten.", ExitCode.USAGE) from None
+        raise Failure(f"{where} cannot be written: {error.strerror}.", ExitCode.USAGE) from None
     screen = Screen(as_json)
     if as_json:
         screen.document({"file": str(file), **shown})
@@ -103,41 +114,54 @@ def create(
     application: Annotated[str, typer.Argument(metavar="APPLICATION", help="What you call the application.")],
     key: KeyFile = None,
     grantee: Annotated[str | None, typer.Option("--grantee", help="Its key: ed25519:... or eip155:0x...")] = None,
-    seal_to: Annotated[str | None, typer.Option("--seal-to", help="Its public key to seal results to.")] = None,
-    driver: Annotated[list[str] | None, typer.Option("--driver", help="Such as qwen; may be repeated.")] = None,
-    model: Annotated[list[str] | None, typer.Option("--model", help="Such as openai:*; may be repeated.")] = None,
-    file: Annotated[list[str] | None, typer.Option("--file", help="An artifact's id; may be repeated.")] = None,
+    seal_to: Annotated[
+        str | None, typer.Option("--seal-to", help="Its public key to seal results to: X25519 in base64url.")
+    ] = None,
+    driver: Annotated[list[str] | None, typer.Option("--driver", help="Such as qwen; repeat it for more.")] = None,
+    model: Annotated[list[str] | None, typer.Option("--model", help="Such as openai:*; repeat it for more.")] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option("--file", help="An artifact of yours to work on: name or id, or last; repeat it for more."),
+    ] = None,
     parameters: Annotated[
         Path | None, typer.Option("--parameters", help="A JSON Schema of what it may ask for.", metavar="FILE")
     ] = None,
     uses: Annotated[int | None, typer.Option("--uses", min=1, help="How many operations.")] = None,
     budget: Annotated[str | None, typer.Option("--budget", help="Dollars for all of them, such as 5.00.")] = None,
-    retention: Annotated[int | None, typer.Option("--retention", help="Seconds that results are kept.")] = None,
-    seconds: Annotated[int | None, typer.Option("--seconds", help="How long one operation may run.")] = None,
-    expires: Annotated[str | None, typer.Option("--expires", help="When it ends, ISO 8601.", metavar="TIME")] = None,
+    retention: Annotated[int | None, typer.Option("--retention", min=60, help="Seconds that results are kept.")] = None,
+    seconds: Annotated[int | None, typer.Option("--seconds", min=1, help="Seconds that one operation may run.")] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option("--expires", help="When it ends, such as 2026-12-31T18:00, in local time.", metavar="TIME"),
+    ] = None,
 ) -> None:
-    """Grant an application something: name its key by --key, or by --grantee."""
+    """Grant an application something: name its key by --key, or by --grantee.
+
+    What is left out is as the tenant's policy says; but without --file it works on its own uploads alone.
+    """
     given: Json = {
         "application": application,
         "seal_to": seal_to,
         "grantee": grantee,
         "drivers": driver,
         "models": model,
-        "files": file,
+        "files": None if file is None else [artifact_id(cli, one) for one in file],
         "parameters": None if parameters is None else _document(parameters),
         "uses": uses,
         "budget": budget,
         "retention_seconds": retention,
         "max_seconds": seconds,
-        "expires_at": expires,
+        "expires_at": None if expires is None else _time(expires),
     }
+    if key is not None and grantee is not None:
+        raise Failure("Name the application's key by --key or by --grantee, not by both.", ExitCode.USAGE)
     wanted = {name: value for name, value in given.items() if value is not None}
     if key is not None:
         wanted = _public_of(key) | wanted
     if "grantee" not in wanted:
         raise Failure("Name the application's key by --key or --grantee.", ExitCode.USAGE)
     made = cli.client.post("/v1/my/grants", wanted)
-    cli.done(f"Granted {application}: {made['grant_id']}", made)
+    cli.done(f"Granted {application}: {made['grant_id']}. It needs this id and the server's URL.", made)
 
 
 @grants.command("list")
@@ -190,13 +214,25 @@ def _path(cli: Remote, everybody: bool) -> str:
 
 
 def _seconds(count: int | None) -> str:
-    return "as the tenant's policy says" if count is None else f"{count:,} s"
+    if count is None:
+        return "as the tenant's policy says"
+    return next((f"{count / size:.3g} {unit}" for unit, size in _UNITS if count >= 2 * size), f"{count} seconds")
+
+
+def _time(text: str) -> str:
+    """Write a time with its offset; without one it is meant in the local time zone, in which times are shown."""
+    try:
+        return datetime.fromisoformat(text).astimezone().isoformat()
+    except ValueError:
+        raise Failure(f"--expires is a time such as 2026-12-31T18:00, not {text!r}.", ExitCode.USAGE) from None
 
 
 def _document(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise Failure(f"{file} cannot be read: {error.strerror}.", ExitCode.USAGE) from None
+    except ValueError as error:
         raise Failure(f"{file} is no JSON document: {error}", ExitCode.USAGE) from None
 
 
@@ -209,6 +245,7 @@ def _public_of(file: Path) -> dict[str, str]:
         return {name: str(stored[name]) for name in ("grantee", "seal_to") if stored.get(name)}
     try:
         key: GranteeKey = GranteeKey.load(file)
-    except ValueError as error:
-        raise Failure(f"{error}.", ExitCode.USAGE) from None
+    except ValueError:
+        text = f"{file} is no application's key: give what `retinue grants keygen` made, the key or its public part."
+        raise Failure(text, ExitCode.USAGE) from None
     return {"grantee": key.keyid, "seal_to": key.seal_to}

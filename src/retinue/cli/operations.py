@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from retinue.cli.artifacts import download, store
+from retinue.cli.artifacts import artifact_id, download, store
 from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.finding import Finder
 from retinue.cli.operations_install import install
@@ -73,8 +73,8 @@ _EVENTS: list[Column] = [
 @remote
 def run(
     cli: Remote,
-    driver: Annotated[str, typer.Argument(help="Such as qwen, gemini or command.")],
-    goal: Annotated[str, typer.Argument(help="What is to be done.")],
+    driver: Annotated[str, typer.Argument(metavar="DRIVER", help="Such as qwen, gemini or command.")],
+    goal: Annotated[str, typer.Argument(metavar="GOAL", help="What is to be done.")],
     argv: Annotated[
         list[str] | None, typer.Argument(metavar="[-- PROGRAM ARG...]", help="For the driver command: what is run.")
     ] = None,
@@ -82,8 +82,13 @@ def run(
         list[Path] | None,
         typer.Option("--file", "-f", help="A file to work on; repeat it for more.", exists=True, dir_okay=False),
     ] = None,
-    artifact: Annotated[list[str] | None, typer.Option("--input", "-i", help="An artifact to work on: its id.")] = None,
-    model: Annotated[str | None, typer.Option("--model", help="provider:model.")] = None,
+    artifact: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", help="An artifact to work on: name or id, or last; repeat it for more."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Such as openai:gpt-5-mini; the tenant's without it.")
+    ] = None,
     parameters: Annotated[str | None, typer.Option("--parameters", help="The driver's own, as JSON.")] = None,
     expect: Annotated[
         list[str] | None, typer.Option("--expect", help="A name or pattern of a file that it must leave.")
@@ -96,7 +101,11 @@ def run(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait for its end.")] = False,
 ) -> None:
     """Have an agent or a program work on files, and follow it to its end. Exit code 6 when it does not succeed."""
-    given = [{"artifact_id": one} for one in artifact or ()]
+    if driver == "command" and not argv and parameters is None:
+        raise Failure(
+            "Name the program after two hyphens: retinue operations run command GOAL -- PROGRAM ARG...", ExitCode.USAGE
+        )
+    given = [{"artifact_id": artifact_id(cli, one)} for one in artifact or ()]
     for one in file or ():
         given.append({"artifact_id": store(cli, one, {"name": one.name})["artifact_id"]})
     body = {
@@ -111,12 +120,10 @@ def run(
     }
     made = cli.client.post(PATH, body)
     if detach:
-        cli.done(f"Begun: {made['operation_id']}", made)
+        cli.done(f"Begun: {made['operation_id']}. Follow it: retinue operations watch last", made)
         return
     found = _follow(cli, str(made["operation_id"]))
-    if output is not None:
-        _save(cli, found, output)
-    _conclude(cli, found)
+    _conclude(cli, found, output)
 
 
 def _parameters(text: str | None, argv: list[str]) -> dict[str, Any]:
@@ -135,16 +142,22 @@ def _parameters(text: str | None, argv: list[str]) -> dict[str, Any]:
 @remote
 def list_(
     cli: Remote,
-    status: Annotated[str | None, typer.Option("--status", help="Such as running or failed.")] = None,
+    status: Annotated[
+        str | None, typer.Option("--status", help="queued, running, completed, failed, cancelled or timed_out.")
+    ] = None,
     driver: Annotated[str | None, typer.Option("--driver", help="Only of this driver.")] = None,
-    grant: Annotated[str | None, typer.Option("--grant", help="Only those of a grant; its id.")] = None,
+    grant: Annotated[
+        str | None, typer.Option("--grant", help="Only those of a grant: application or id, or last.")
+    ] = None,
     everybody: Annotated[bool, typer.Option("--everybody", help="All of the tenant's, for an admin.")] = False,
     limit: Limit = 50,
 ) -> None:
     """List operations, the newest first."""
-    wanted = {"status": status, "driver": driver, "grant": grant, "everybody": everybody or None}
-    items = cli.client.pages(PATH, limit=limit, **wanted)
-    cli.show_all(items, COLUMNS, empty="No operations yet. Begin one: retinue operations run DRIVER GOAL")
+    granted = None if grant is None else Finder(cli.client).grant(grant)
+    chosen = {"status": status, "driver": driver, "grant": granted}
+    items = cli.client.pages(PATH, limit=limit, everybody=everybody or None, **chosen)
+    none = "No operations yet. Begin one: retinue operations run DRIVER GOAL"
+    cli.show_all(items, COLUMNS, empty="No such operations." if any(chosen.values()) else none)
 
 
 @operations.command()
@@ -182,7 +195,7 @@ def cancel(
 def retry(cli: Remote, operation: OperationName) -> None:
     """Begin an operation anew that did not succeed."""
     item = cli.client.post(f"{PATH}/{Finder(cli.client).operation(operation)}/retry")
-    cli.done(f"{item['operation_id']} begins anew.", item)
+    cli.done(f"{item['operation_id']} begins anew. Follow it: retinue operations watch {item['operation_id']}", item)
 
 
 @operations.command()
@@ -222,27 +235,35 @@ def _follow(cli: Remote, operation_id: str) -> Json:
     from retinue.cli.stream import live_events
 
     path = f"{PATH}/{operation_id}"
+    attempt, shown = 0, 0
     for event in live_events(cli.client, path=f"{path}/stream", after="0"):
         if event is None or event.name == "task_completed":
             found: Json = cli.client.get(path)
             if found["status"] in _ENDED:
                 return found
         elif event.name == "message_delta" and not cli.as_json:
-            sys.stdout.write(plain(event.payload.get("text", "")))
+            # Who joins late gets the text so far, and may get its last piece once more.
+            text = str(event.payload.get("text", ""))
+            now, offset = int(event.payload.get("attempt") or 1), int(event.payload.get("offset") or 0)
+            shown = shown if now == attempt else 0
+            sys.stdout.write(plain(text[max(0, shown - offset) :]))
             sys.stdout.flush()
+            attempt, shown = now, max(shown, offset + len(text))
         elif event.name == "task_started":
             cli.screen.note(f"attempt {event.payload.get('attempt')}, isolation level {event.payload.get('level')}")
     raise Failure("The stream ended before the operation.", ExitCode.UNAVAILABLE)
 
 
-def _conclude(cli: Remote, item: Json) -> None:
+def _conclude(cli: Remote, item: Json, folder: Path | None = None) -> None:
+    """Show how an operation ended, fetch what it left into ``folder``, and fail when it did not succeed."""
     if cli.as_json:
         cli.screen.document(item)
     else:
-        cli.screen.line(
-            f"\n{_status(item)} after {_took(item)}, ${item['cost']}. {compact(item['detail'], 400)}".rstrip()
-        )
+        after = f" after {_took(item)}" if item["started_at"] else ""
+        cli.screen.line(f"\n{_status(item)}{after}, ${item['cost']}. {compact(item['detail'], 400)}".rstrip())
         _list_outputs(cli, item)
+    if folder is not None and item["artifacts"]:
+        _save(cli, item, folder)
     if item["status"] != "completed":
         raise Failure(f"The operation did not succeed: {item['kind'] or item['status']}.", ExitCode.RUN_FAILED)
 
@@ -264,12 +285,19 @@ def _save(cli: Remote, item: Json, folder: Path) -> None:
         if not place.is_relative_to(top) or place == top:
             raise Failure(f"Not written, since it leads out of {folder}: {compact(one['name'], 100)}")
         if place.exists():
-            raise Failure(f"There is {place} already.")
+            raise Failure(
+                f"{place} is there already. What the operation left is kept: move the file away, then fetch it with "
+                f"retinue operations artifacts {item['operation_id']} --output {folder}"
+            )
         place.parent.mkdir(parents=True, exist_ok=True)
         path = f"/v1/artifacts/{one['artifact_id']}/content"
         with place.open("xb") as out:
             download(cli, path, out, resumable=True)
-    cli.screen.note(f"Wrote {len(item['artifacts'])} files to {folder}.")
+    cli.screen.note(f"Wrote {_count(len(item['artifacts']), 'file')} to {folder}/.")
+
+
+def _count(number: float, what: str) -> str:
+    return f"{number:,g} {what}" if number == 1 else f"{number:,g} {what}s"
 
 
 def _status(item: Json) -> str:
@@ -289,12 +317,15 @@ def _took(item: Json) -> str:
 def _limits(limits: Json) -> str:
     return (
         f"{limits['seconds']:g} s, {limits['memory'] / 1e6:,.0f} MB memory, {limits['disk'] / 1e6:,.0f} MB disk, "
-        f"{limits['processes']} processes, {limits['cores']:g} cores"
+        f"{limits['processes']} processes, {_count(limits['cores'], 'core')}"
     )
 
 
 def _used(usage: Json | None) -> str:
     if usage is None:
         return "-"
-    text = f"{usage['seconds']:.1f} s, {usage['cpu_seconds']:.1f} s of CPU, {usage['peak_memory'] / 1e6:,.0f} MB memory"
-    return text + (f", {usage['model_calls']} model calls" if usage["model_calls"] else "")
+    text = (
+        f"{duration(usage['seconds'])}, {duration(usage['cpu_seconds'])} of CPU, "
+        f"{usage['peak_memory'] / 1e6:,.0f} MB memory"
+    )
+    return text + (f", {_count(usage['model_calls'], 'model call')}" if usage["model_calls"] else "")

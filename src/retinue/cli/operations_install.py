@@ -28,8 +28,7 @@ def install(
 ) -> None:
     """Install command-line agents, and the Node they run on.
 
-    Versions are pinned by hash, and no script of a package is run. What is there and whole is left alone. Run it as the
-    server's account, on each machine with a worker.
+    Pinned by hash; no script of a package is run. Do it on each machine with a worker, as the server's account.
     """
     from retinue.operations import AGENTS, InstallFailed
     from retinue.operations import install as install_agents

@@ -42,11 +42,13 @@ async def _sandbox(patient: Patient, whole: bool) -> list[Finding]:
         missing = missing or probe.missing
     if best.reaches(minimum):
         wanting = f"; for a better one: {missing}" if missing and best is not Level.A else ""
-        summary = Finding("sandbox", "ok", f"{name}, level {best} ({minimum} is asked for){wanting if whole else ''}")
+        summary = Finding(
+            "sandbox", "ok", f"{name}, level {best} (at least {minimum} is asked for){wanting if whole else ''}"
+        )
     elif patient.settings.sandbox == "none":
         summary = Finding("sandbox", "note", "switched off: no operation is run")
     else:
         # Who asks about the sandbox alone wants it; a server without operations works without one.
-        text = f"level {best}, {minimum} is asked for: {missing}; no operation is run"
+        text = f"level {best}, at least {minimum} is asked for: {missing}; no operation is run"
         summary = Finding("sandbox", "cannot" if whole else "note", text, _INSTALL)
     return [summary, *lines] if whole else [summary]

@@ -24,6 +24,8 @@ def save_csv(cli: Remote, path: str, params: dict[str, object], file: Path | Non
     """
     if cli.as_json and file is None:
         raise Failure("Name a file with --output: the CSV itself is not JSON.", ExitCode.USAGE)
+    if file is not None and not file.parent.is_dir():
+        raise Failure(f"{file} cannot be written: there is no folder {file.parent}.", ExitCode.USAGE)
     count = 0
     with cli.client.streaming(path, params, {}) as response:
         out = file.open("wb") if file is not None else sys.stdout.buffer

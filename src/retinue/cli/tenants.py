@@ -176,11 +176,13 @@ def tier(
 ) -> None:
     """Put a tenant into another tier, which says what its users get in a month.
 
-    This is for whoever runs the server: it works on the database, without HTTP and with the server's settings. Servers
-    may run meanwhile; they obey from the next operation on.
+    For whoever runs the server: it works on its database, with its settings. Servers may run meanwhile.
     """
-    tenant_id = _tenant_id(tenant)
-    former = asyncio.run(_set_tier(load_settings(data=data), tenant_id, name))
+    tenant_id, settings = _tenant_id(tenant), load_settings(data=data)
+    if settings.database_url is None and not settings.data.is_dir():
+        text = f"There is no server's data in {settings.data}. Name the folder by --data, or set RETINUE_DATA."
+        raise Failure(text, ExitCode.NOT_FOUND)
+    former = asyncio.run(_set_tier(settings, tenant_id, name))
     screen = Screen(as_json)
     if as_json:
         screen.document({"tenant_id": str(tenant_id), "tier": name, "former": former})

@@ -70,7 +70,7 @@ class Landlock(LocalSandbox):
         if not seccomp.supported():
             return seccomp.UNSUPPORTED
         if is_root():
-            return Finding("landlock", False, "not for root: its processes are not counted; install bubblewrap")
+            return Finding("landlock", False, "not for root, whose processes are not counted: bubblewrap is for that")
         found = launcher.landlock_version()
         if found < launcher.ABI_NEEDED:
             text = f"version {found or 'none'}, {launcher.ABI_NEEDED} is needed to keep signals within (Linux 6.12)"

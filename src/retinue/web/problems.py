@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:retinue:problem:"
+_MONEY = r"(\.[0-9]{1,9})?$"
+"""How the patterns of all amounts of money end."""
 
 
 class Malformed(Fault):
@@ -183,12 +185,18 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 
 def invalid(errors: Sequence[Mapping[str, Any]]) -> Fault:
     """Return the fault for the errors of a validation; values are left out, they may be secrets."""
-    found = [{"field": field_path(error["loc"]), "message": str(error["msg"])} for error in errors[:100]]
+    found = [{"field": field_path(error["loc"]), "message": _message(error)} for error in errors[:100]]
     first = found[0]
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     fault = BadInput(f"{first['field']}: {first['message']}{more}", field=first["field"])
     fault.extra["errors"] = found
     return fault
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    if str((error.get("ctx") or {}).get("pattern", "")).endswith(_MONEY):  # a pattern says nothing to a person
+        return "Input should be a decimal number such as 5.00, with at most 9 digits after the point"
+    return str(error["msg"])
 
 
 def field_path(location: Sequence[str | int]) -> str:

@@ -15,6 +15,8 @@ from retinue.operations.driver import Finish, Launch, Progress, Stream, Task, Ve
 
 _NAME = "^[A-Za-z_][A-Za-z0-9_]*$"
 _SHOWN = 2_000
+_NOT_FOUND = 127
+"""What shells, and the launchers of sandboxes, end with when there is no such program."""
 
 
 class CommandDriver:
@@ -94,4 +96,5 @@ class CommandAttempt:
         if code in self._task.parameters.get("success", [0]):
             return Verdict(ok=True, summary=said)
         errors = (finish.stderr.strip() or finish.stdout.strip())[-_SHOWN:]
-        return Verdict(ok=False, kind="exit_code", summary=f"The program ended with {code}. {errors}".strip())
+        means = ": a program was not found" if code == _NOT_FOUND else ""
+        return Verdict(ok=False, kind="exit_code", summary=f"The program ended with {code}{means}. {errors}".strip())
