@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
 from retinue import metering
-from retinue.database import Database
+from retinue.database import open_scope
 from retinue.dispatch import wake
-from retinue.kernel import Actor, ActorKind, BudgetExhausted, Clock, Scope, Services, Settings
+from retinue.kernel import Actor, ActorKind, BudgetExhausted, Scope, Services, Settings
 from retinue.providers import Credentials, ProviderKey
 from retinue.vault import provider_secrets
 
@@ -80,7 +79,7 @@ class Knowledge:
         kept = self._kept.get(name)
         if kept is not None and time.monotonic() < kept[0]:
             return kept[1]
-        async with open_scope(services, caller) as scope:
+        async with _scope_of(services, caller) as scope:
             secrets = await provider_secrets(scope)
             budgeted = await _is_budgeted(scope, caller)
         keys = {provider: ProviderKey(one.api_key, one.base_url) for provider, one in secrets.items()}
@@ -108,21 +107,10 @@ async def _is_budgeted(scope: Scope, caller: Caller) -> bool:
         return True  # each call will say so
 
 
-@asynccontextmanager
-async def open_scope(services: Services, caller: Caller) -> AsyncIterator[Scope]:
+def _scope_of(services: Services, caller: Caller) -> AbstractAsyncContextManager[Scope]:
     """Open a transaction in the caller's name."""
     actor = caller.actor or Actor(ActorKind.AGENT, caller.agent_id)
-    async with services.get(Database).transaction(caller.tenant_id) as uow:
-        yield Scope(
-            caller.tenant_id,
-            actor,
-            uow,
-            services.get(Clock),  # type: ignore[type-abstract]  # services are found by their protocol
-            services,
-            user_id=caller.user_id,
-            role="agent",
-            cause=f"run:{caller.run_id}",
-        )
+    return open_scope(services, caller.tenant_id, actor, user_id=caller.user_id, cause=f"run:{caller.run_id}")
 
 
 async def reserve(services: Services, caller: Caller, step: int, amount: int | None) -> None:
@@ -132,7 +120,7 @@ async def reserve(services: Services, caller: Caller, step: int, amount: int | N
         BudgetExhausted: there is no room for it.
     """
     refused: BudgetExhausted | None = None
-    async with open_scope(services, caller) as scope:
+    async with _scope_of(services, caller) as scope:
         # Nobody waits for the disk before a call: a reservation that a crash of the database loses has done its work,
         # and what the call costs is written by `settle`.
         await scope.queries.execute("SET LOCAL synchronous_commit TO off")
@@ -152,7 +140,7 @@ async def reserve(services: Services, caller: Caller, step: int, amount: int | N
 
 async def settle(services: Services, caller: Caller, used: Metered) -> None:
     """Count a call and turn what it reserved into what it cost."""
-    async with open_scope(services, caller) as scope:
+    async with _scope_of(services, caller) as scope:
         await metering.settle(
             scope,
             agent_id=caller.agent_id,
@@ -172,7 +160,7 @@ async def settle(services: Services, caller: Caller, used: Metered) -> None:
 
 async def give_back(services: Services, caller: Caller, step: int, model: str) -> None:
     """Give back what a call reserved that came to nothing; call it only if something was reserved."""
-    async with open_scope(services, caller) as scope:
+    async with _scope_of(services, caller) as scope:
         if not caller.lasts:
             await metering.release_run(scope, caller.run_id)
             return
@@ -192,6 +180,6 @@ async def give_back(services: Services, caller: Caller, step: int, model: str) -
 
 async def begin(services: Services, caller: Caller) -> bool:
     """Give back all that a run holds, and return whether a budget limits it."""
-    async with open_scope(services, caller) as scope:
+    async with _scope_of(services, caller) as scope:
         await metering.release_run(scope, caller.run_id)
         return await _is_budgeted(scope, caller)
