@@ -224,11 +224,11 @@ async def _reserved(person: Person) -> str:
 
 async def test_the_emergency_stop_holds_for_a_tenants_own_tools(server: RunningServer, ada: Person) -> None:
     """A key went on asking models, and spending, while everything else of the tenant stood still."""
-    client = _client(server, await _key(ada, "models:create"))
-    await client.chat.completions.create(model=_MODEL, messages=_ASKED)
-    await ada.call("POST", f"/v1/tenants/{ada.tenant_id}/stop", 200, json={"reason": "a test"})
-    with pytest.raises(openai.ConflictError) as refused:
+    async with _client(server, await _key(ada, "models:create")) as client:
         await client.chat.completions.create(model=_MODEL, messages=_ASKED)
-    assert "stopped" in refused.value.response.text
-    await ada.call("POST", f"/v1/tenants/{ada.tenant_id}/resume", 200)
-    await client.chat.completions.create(model=_MODEL, messages=_ASKED)
+        await ada.call("POST", f"/v1/tenants/{ada.tenant_id}/stop", 200, json={"reason": "a test"})
+        with pytest.raises(openai.ConflictError) as refused:
+            await client.chat.completions.create(model=_MODEL, messages=_ASKED)
+        assert "stopped" in refused.value.response.text
+        await ada.call("POST", f"/v1/tenants/{ada.tenant_id}/resume", 200)
+        await client.chat.completions.create(model=_MODEL, messages=_ASKED)

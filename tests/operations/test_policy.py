@@ -234,3 +234,24 @@ async def test_what_the_policy_does_not_allow_any_more_is_not_tried_again(person
     await govern(person)
     await person.call("POST", path, 202)
     assert (await until(person, found, lambda shown: shown["attempt"] == 2))["attempt"] == 2
+
+
+async def test_operations_of_somebody_who_is_removed_end_and_publish_nothing(server: RunningServer) -> None:
+    """They went on for hours, with the tenant's money, for somebody who was not to have it any more."""
+    admin, member = await server.person("admin"), await server.person("member")
+    there = (await admin.call("POST", "/v1/tenants", 201, json={"name": "Left Ltd"}))["tenant_id"]
+    members = f"/v1/tenants/{there}/members"
+    await admin.call("PUT", members, json={"email": member.account["email"], "role": "member"})
+    for one in (admin, member):
+        one.client.headers["Retinue-Tenant"] = there
+    await govern(Person(admin.client, admin.account | {"tenant_id": there}), at_once=1)
+    mark = f"3600.{uuid4().int % 10**9}"
+    running = await operate(member, f"echo late > late.txt; sleep {mark}")
+    queued = await operate(member, "true")
+    await holds(lambda: bool(processes(mark)))
+    await admin.call("DELETE", f"{members}/{member.account['user_id']}", 204)
+    await gone(lambda: processes(mark), seconds=5)
+    for asked in (running, queued):
+        found = await until(admin, asked)
+        assert (found["status"], found["artifacts"]) == ("cancelled", [])
+        assert "left" in found["detail"]

@@ -10,7 +10,7 @@ from retinue.operations import api, carrying, delegation, joining, policy, views
 from retinue.operations.commands import CALL, KIND, LOOK, REVOKED, on_grant_over, on_run_ended, on_stop
 from retinue.operations.drivers import Drivers
 from retinue.operations.events import EVENTS
-from retinue.operations.work import look, stop_of_grant
+from retinue.operations.work import LEFT, look, on_leave, stop_of_grant, stop_of_leaver
 from retinue.operations.workshop import Workshop
 from retinue.runs import Delegations, parent_hooks
 from retinue.tools import Toolbox
@@ -28,6 +28,8 @@ async def start(services: Services) -> None:
     parent_hooks[KIND] = on_run_ended
     if on_grant_over not in grants.on_revoke:
         grants.on_revoke.append(on_grant_over)
+    if on_leave not in tenancy.leave_hooks:
+        tenancy.leave_hooks.append(on_leave)
     if on_stop not in tenancy.stop_hooks:
         # Before the lanes are closed: the runs that are cancelled here must not be asked to wait.
         tenancy.stop_hooks.insert(0, on_stop)
@@ -56,7 +58,7 @@ ROOM = Room(
     events=(*EVENTS, policy.PolicyChanged),
     projections=(*views.PROJECTIONS, *policy.PROJECTIONS),
     routers=(api.router, api.policy_router),
-    work={LOOK: look, REVOKED: stop_of_grant},
+    work={LOOK: look, REVOKED: stop_of_grant, LEFT: stop_of_leaver},
     start=start,
     streamed={
         "operation.requested": _streamed("task_progress", _requested),

@@ -198,13 +198,19 @@ async def list_operations(
 
 
 async def open_operations(
-    scope: Scope, *, grant_id: UUID | None = None, status: OperationStatus | None = None
+    scope: Scope,
+    *,
+    grant_id: UUID | None = None,
+    owner_id: UUID | None = None,
+    status: OperationStatus | None = None,
 ) -> list[UUID]:
-    """Lock the operations that have not ended, those of a grant or all, in the order of their ids; return them."""
+    """Lock the operations that have not ended, those of a grant or user or all, in the order of ids; return them."""
     rows = await scope.queries.fetch(
         "SELECT operation_id FROM operations WHERE ended_at IS NULL AND ($1::uuid IS NULL OR grant_id = $1) "
-        "AND ($2::text IS NULL OR status = $2) ORDER BY operation_id FOR UPDATE",
+        "AND ($2::uuid IS NULL OR owner_id = $2) AND ($3::text IS NULL OR status = $3) "
+        "ORDER BY operation_id FOR UPDATE",
         grant_id,
+        owner_id,
         status,
     )
     return [row[0] for row in rows]

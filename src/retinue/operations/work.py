@@ -8,11 +8,14 @@ from uuid import UUID
 
 from retinue.database import open_scope
 from retinue.dispatch import Dispatcher
-from retinue.kernel import Conflict, Fault, NotFound, Services
+from retinue.kernel import Conflict, Fault, NotFound, Scope, Services
 from retinue.operations import beginning, ending, views
 from retinue.operations.commands import LOOK, REVOKED, cancel
 from retinue.operations.views import find_operation
 from retinue.operations.workshop import Workshop
+from retinue.tenancy import find_member
+
+LEFT = "operation.left"
 
 log = logging.getLogger(__name__)
 
@@ -49,3 +52,18 @@ async def stop_of_grant(services: Services, tenant_id: UUID, grant_id: UUID) -> 
             with suppress(Conflict, NotFound):
                 await cancel(scope, operation_id, "The grant is over.", cause="grant")
         await services.get(Dispatcher).let_go(scope, REVOKED, grant_id)
+
+
+async def on_leave(scope: Scope, user_id: UUID) -> None:
+    """Have everything ended that somebody asked for who leaves the tenant."""
+    await scope.service(Dispatcher).prompt(scope, LEFT, user_id)
+
+
+async def stop_of_leaver(services: Services, tenant_id: UUID, user_id: UUID) -> None:
+    """End everything of somebody who has left; not of one who is back."""
+    async with open_scope(services, tenant_id, cause=f"leave:{user_id}") as scope:
+        if await find_member(scope, user_id) is None:
+            for operation_id in await views.open_operations(scope, owner_id=user_id):
+                with suppress(Conflict, NotFound):
+                    await cancel(scope, operation_id, "Whoever asked for it has left the tenant.")
+        await services.get(Dispatcher).let_go(scope, LEFT, user_id)
