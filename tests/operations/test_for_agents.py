@@ -103,8 +103,15 @@ steps:
       goal: Copy it.
       parameters: {{argv: [/bin/sh, -c, "cat count.txt count.txt > twice.txt"]}}
       inputs: [{{artifact_id: '${{ steps.count.output.by_name["count.txt"] }}'}}]
+  - id: last
+    agent: clerk
+    operation:
+      driver: command
+      goal: Work on all that the step before made.
+      parameters: {{argv: [/bin/cp, twice.txt, last.txt]}}
+      inputs: "${{ steps.again.output.artifacts }}"
 inputs: {{properties: {{text: {{type: string}}}}, required: [text]}}
-output: '${{ steps.again.output.by_name["twice.txt"] }}'
+output: '${{ steps.last.output.by_name["last.txt"] }}'
 """
 
 

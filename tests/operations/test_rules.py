@@ -206,3 +206,12 @@ def test_the_command_driver_shows_letters_that_were_cut_in_two() -> None:
     assert attempt.read("stderr", b"\xff")[0].kind == "error"
     assert attempt.judge(finish(code=3)).ok
     assert attempt.judge(finish(code=4)).kind == "exit_code"
+
+
+def test_what_is_missing_is_told_in_a_sentence() -> None:
+    wanted = [Expected(name="a.md"), Expected(name="*.json"), Expected(name="*.csv", at_least=2)]
+    assert rules.missing(wanted, ["b.md", "1.csv"]) == [
+        "It left no file 'a.md', which was expected.",
+        "It left no file like '*.json', which was expected.",
+        "It left 1 of at least 2 files like '*.csv' that were expected.",
+    ]

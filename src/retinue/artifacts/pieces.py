@@ -12,7 +12,7 @@ from retinue.artifacts import keys, loose_blobs
 from retinue.artifacts.finishing import Part, begin
 from retinue.artifacts.hooks import limits_of
 from retinue.artifacts.quota import reserve
-from retinue.artifacts.rules import blob_name, check_name, part_context
+from retinue.artifacts.rules import blob_name, check_name, part_context, too_large
 from retinue.artifacts.uploads import EXPIRE, Upload, expiry, find, key_of
 from retinue.database import open_scope
 from retinue.dispatch import wake
@@ -44,7 +44,7 @@ async def create(
     owner = scope.owner()
     limits = await limits_of(scope, owner)
     if length > limits.artifact_bytes:
-        raise PayloadTooLarge(f"A file may have up to {limits.artifact_bytes:,} bytes.")
+        raise too_large(limits.artifact_bytes)
     upload_id = new_id()
     await keys.make(scope, upload_id)
     expires = expiry(scope)

@@ -25,11 +25,12 @@ from retinue.artifacts.rules import (
     context_of,
     ending,
     largest,
+    too_large,
 )
 from retinue.artifacts.scanning import SNIFFED, Infected, Scan, begin_scan, media_type_of
 from retinue.artifacts.views import stream_of
 from retinue.database import open_scope
-from retinue.kernel import BadInput, Conflict, PayloadTooLarge, Row, Scope, Services, Settings, new_id
+from retinue.kernel import BadInput, Conflict, Row, Scope, Services, Settings, new_id
 from retinue.ledger import append
 from retinue.vault import BlobStore, encrypt_stream, seal_to, usable_recipient
 
@@ -99,7 +100,7 @@ class _Intake:
     def _check(self, size: int) -> None:
         most = largest(self.incoming, self.limits)
         if size > most:
-            raise PayloadTooLarge(f"A file may have up to {most:,} bytes.")
+            raise too_large(most)
 
     async def checked(self, chunks: AsyncIterator[bytes], scan: Scan) -> AsyncIterator[bytes]:
         """Hand the file on piece by piece; it ends only when the scanner found nothing in all of it."""

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from retinue.artifacts.events import Kind
-from retinue.kernel import BadInput
+from retinue.kernel import BadInput, PayloadTooLarge
 
 LONGEST_NAME = 255
 """Bytes of a name in UTF-8."""
@@ -140,6 +140,14 @@ def ending(incoming: Incoming, limits: Limits, now: datetime) -> datetime | None
 def largest(incoming: Incoming, limits: Limits) -> int:
     """Return how many bytes a file may have."""
     return min(limits.artifact_bytes, limits.artifact_bytes if incoming.max_bytes is None else incoming.max_bytes)
+
+
+def too_large(most: int) -> PayloadTooLarge:
+    """Return the fault of a file that is larger than ``most`` bytes; it says who can allow more."""
+    return PayloadTooLarge(
+        f"A file may have up to {most:,} bytes. Limits are artifact_bytes of the tenant's policy of operations, and "
+        "RETINUE_ARTIFACT_BYTES of the server."
+    )
 
 
 def context_of(tenant_id: UUID, artifact_id: UUID) -> bytes:

@@ -84,7 +84,7 @@ def outcome_of(fact: Ending) -> ToolOutcome:
         case OperationFailed():
             return ToolOutcome(f"{fact.kind}: {fact.detail}", failed=True)
         case OperationTimedOut():
-            return ToolOutcome(f"timeout: it did not finish within {fact.seconds:g} seconds.", failed=True)
+            return ToolOutcome(f"timeout: it did not finish within {fact.seconds:g} s.", failed=True)
         case _:
             return ToolOutcome(f"It was cancelled. {fact.reason}".strip(), failed=True)
 

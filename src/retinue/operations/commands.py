@@ -360,7 +360,8 @@ async def change_policy(scope: Scope, wanted: OperationPolicy, expected: int) ->
     known = scope.service(Drivers).names()
     for index, name in enumerate(wanted.drivers):
         if name not in known:
-            raise BadInput(f"There is no driver {name[:50]!r}.", field=f"drivers.{index}")
+            text = f"There is no driver {name[:50]!r}. There are: {', '.join(known)}."
+            raise BadInput(text, field=f"drivers.{index}")
     if wanted.model is not None:
         parse_model(wanted.model)
     if await record_policy(scope, wanted, expected):

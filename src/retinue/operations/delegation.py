@@ -40,6 +40,8 @@ LABELS = Labels(effect=Effect.EGRESS, output=Trust.UNTRUSTED, private=True, idem
 class _Input(msgspec.Struct, forbid_unknown_fields=True):
     artifact_id: UUID
     name: str | None = None
+    size: int | None = None
+    """Ignored. The result of another operation tells it, and what it tells is given on as it is."""
 
 
 class _Asked(msgspec.Struct, forbid_unknown_fields=True):
@@ -112,7 +114,7 @@ class ByAnOperation:
             case OperationFailed():
                 told |= {"kind": fact.kind, "detail": fact.detail}
             case OperationTimedOut():
-                told |= {"kind": "timeout", "detail": f"It did not finish within {fact.seconds:g} seconds."}
+                told |= {"kind": "timeout", "detail": f"It did not finish within {fact.seconds:g} s."}
             case OperationCancelled():
                 told |= {"kind": "cancelled", "detail": fact.reason}
         text = msgspec.json.encode(told).decode()
@@ -191,6 +193,7 @@ def tool() -> Tool:
                         "properties": {
                             "artifact_id": {"type": "string", "format": "uuid"},
                             "name": {"type": "string", "maxLength": 255},
+                            "size": {"type": "integer", "description": "ignored"},
                         },
                         "required": ["artifact_id"],
                         "additionalProperties": False,

@@ -130,7 +130,8 @@ def missing(settings: Settings, *parts: Part) -> str | None:
         return None
     named = " and ".join(f"{part.name} {part.version}" for part in absent)
     agents = " ".join(part.name for part in parts if part.name in AGENTS)
-    return f"{named} is not installed in {drivers_folder(settings)}. Run: retinue operations install {agents}"
+    verb = "is" if len(absent) == 1 else "are"
+    return f"{named} {verb} not installed in {drivers_folder(settings)}. Run: retinue operations install {agents}"
 
 
 def install(settings: Settings, names: Sequence[str], say: Say = lambda _text: None) -> list[Installed]:

@@ -57,7 +57,7 @@ def by_its_end(finish: Finish, limits: Limits, *, by_grant: bool = False) -> Jud
         case "timeout" if by_grant:
             return Judged("grant", "The grant expired while it worked.")
         case "timeout":
-            return Judged(TIMEOUT, f"It did not finish within {limits.seconds:g} seconds.")
+            return Judged(TIMEOUT, f"It did not finish within {limits.seconds:g} s.")
         case "memory":
             return Judged("memory", f"It needed more than {limits.memory:,} bytes of memory.")
         case "disk":

@@ -150,7 +150,8 @@ def check_policy(wanted: OperationPolicy) -> None:
             text = f"most.{name}: from {getattr(LEAST, name):,} to {getattr(MOST, name):,}."
             raise BadInput(text, field=f"most.{name}")
         if not getattr(LEAST, name) <= given <= most:
-            raise BadInput(f"limits.{name}: from {getattr(LEAST, name):,} to {most:,}.", field=f"limits.{name}")
+            text = f"limits.{name}: from {getattr(LEAST, name):,} to {most:,}, which `most` says."
+            raise BadInput(text, field=f"limits.{name}")
     if wanted.min_level not in LEVELS[1:]:
         raise BadInput("min_level: A, B or C. Nothing runs without a sandbox.", field="min_level")
 

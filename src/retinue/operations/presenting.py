@@ -194,7 +194,7 @@ def _detail(fact: Ending | None) -> str:
         case OperationFailed():
             return fact.detail
         case OperationTimedOut():
-            return f"It did not finish within {fact.seconds:g} seconds."
+            return f"It did not finish within {fact.seconds:g} s."
         case OperationCancelled():
             return fact.reason
         case _:

@@ -190,8 +190,12 @@ def missing(expected: Sequence[Expected], names: Sequence[str]) -> list[str]:
     for one in expected:
         there = sum(fits(one, name) for name in names)
         if there < one.at_least:
-            wanted = f"at least {one.at_least} files like" if one.at_least > 1 or _is_pattern(one.name) else "a file"
-            found.append(f"Expected {wanted} {one.name!r}; there {'is' if there == 1 else 'are'} {there}.")
+            if one.at_least == 1:
+                found.append(
+                    f"It left no file {'like ' if _is_pattern(one.name) else ''}{one.name!r}, which was expected."
+                )
+            else:
+                found.append(f"It left {there} of at least {one.at_least} files like {one.name!r} that were expected.")
     return found
 
 

@@ -75,9 +75,13 @@ def needs_approval(
 def _by_the_table(effect: Effect, autonomy: Autonomy, tainted: bool) -> Decision:
     clean_asks, tainted_asks = _ASKS[autonomy]
     if effect in clean_asks:
-        return Decision(Verdict.ASK, f"a {autonomy} agent asks before a {effect} call")
+        return Decision(Verdict.ASK, f"{_a(autonomy)} agent asks before {_a(effect)} call")
     if tainted and effect in tainted_asks:
         return Decision(
-            Verdict.ASK, f"the run has read untrusted text, so a {autonomy} agent asks before a {effect} call"
+            Verdict.ASK, f"the run has read untrusted text, so {_a(autonomy)} agent asks before {_a(effect)} call"
         )
-    return Decision(Verdict.ALLOW, f"a {autonomy} agent may make a {effect} call")
+    return Decision(Verdict.ALLOW, f"{_a(autonomy)} agent may make {_a(effect)} call")
+
+
+def _a(word: str) -> str:
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
