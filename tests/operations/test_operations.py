@@ -306,7 +306,8 @@ async def test_the_stream_shows_events_and_what_the_agent_writes(person: Person)
             elif line.startswith("data:") and seen[-1] == "message_delta":
                 said += json.loads(line[5:])["payload"]["text"]
             elif line.startswith("data:"):
-                assert json.loads(line[5:])["session_id"] == operation["operation_id"]
+                told = json.loads(line[5:])
+                assert told["session_id"] == operation["operation_id"]
             if seen and seen[-1] == "task_completed" and line.startswith("data:"):
                 break
     assert "first line" in said
@@ -314,6 +315,8 @@ async def test_the_stream_shows_events_and_what_the_agent_writes(person: Person)
     assert seen[0] == "task_progress"
     assert "task_started" in seen
     assert seen[-1] == "task_completed"
+    found = await person.call("GET", f"/v1/operations/{operation['operation_id']}")
+    assert told["payload"]["usage"]["cost"] == found["usage"]["cost"], "money is dollars as text, here too"
 
 
 async def test_what_an_agent_writes_is_shown_up_to_a_bound(person: Person) -> None:

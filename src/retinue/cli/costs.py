@@ -20,6 +20,7 @@ Last = Annotated[str | None, typer.Option("--to", help="Last day (UTC); today.")
 Everybody = Annotated[bool, typer.Option("--everybody", help="Everybody's in the tenant, for its managers.")]
 Rate = Annotated[str | None, typer.Option(help="Dollars such as 0.0001; server for the server's own rate.")]
 
+_NO_LIMIT = "no limit"
 _SIZES = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 _RATES = {
     "cpu_second": "a second of CPU",
@@ -113,20 +114,24 @@ def quota(cli: Remote, everybody: Everybody = False) -> None:
 
 def _bytes(count: int | None) -> str:
     if count is None:
-        return "no limit"
+        return _NO_LIMIT
     return next((f"{count / size:.3g} {unit}" for unit, size in _SIZES if count >= size), f"{count} bytes")
 
 
 _QUOTA: list[Column] = [
     ("tier", "tier"),
-    ("operations", lambda item: f"{item['operations']['used']} of {_or_none(item['operations']['limit'])}"),
+    ("operations", lambda item: _of(str(item["operations"]["used"]), _or_none(item["operations"]["limit"]))),
     ("begins anew", "begins_anew"),
     (
         "storage",
-        lambda item: f"{_bytes(item['storage']['used_bytes'])} of {_bytes(item['storage']['limit_bytes'])}",
+        lambda item: _of(_bytes(item["storage"]["used_bytes"]), _bytes(item["storage"]["limit_bytes"])),
     ),
     ("kept for", lambda item: "ever" if item["retention_days"] is None else f"{item['retention_days']:g} days"),
 ]
+
+
+def _of(used: str, limit: str) -> str:
+    return f"{used}, no limit" if limit == _NO_LIMIT else f"{used} of {limit}"
 
 
 def _rate(name: str) -> Callable[[Json], str]:
@@ -134,7 +139,7 @@ def _rate(name: str) -> Callable[[Json], str]:
 
 
 def _or_none(number: int | None) -> str:
-    return "no limit" if number is None else str(number)
+    return _NO_LIMIT if number is None else str(number)
 
 
 def _path(cli: Remote, everybody: bool) -> str:

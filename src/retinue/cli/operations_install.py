@@ -14,7 +14,7 @@ from retinue.cli.screen import Screen, duration
 
 
 def install(
-    agents: Annotated[list[str], typer.Argument(help="Which: qwen, gemini.")],
+    agents: Annotated[list[str], typer.Argument(metavar="AGENT...", help="Which: qwen, gemini.")],
     drivers: Annotated[
         Path | None,
         typer.Option(

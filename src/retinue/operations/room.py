@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from retinue import grants, tenancy
-from retinue.kernel import Room, Services, Settings
+from retinue.kernel import Room, Services, Settings, dollars
 from retinue.operations import api, carrying, delegation, joining, policy, views
 from retinue.operations.commands import CALL, KIND, LOOK, REVOKED, on_grant_over, on_run_ended, on_stop
 from retinue.operations.drivers import Drivers
@@ -40,13 +40,26 @@ def _progress(status: str) -> Any:
     return lambda data: {"kind": "operation", "status": status, **data}
 
 
+def _retried(data: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": "operation", "status": "queued", **_in_dollars(data, "budget")}
+
+
 def _requested(data: dict[str, Any]) -> dict[str, Any]:
     shown = ("operation_id", "run_id", "grant_id", "application", "driver", "goal", "model", "limits")
     return {"kind": "operation", "status": "queued", **{name: data[name] for name in shown if name in data}}
 
 
 def _ended(status: str) -> Any:
-    return lambda data: {"kind": "operation", "status": status, **data}
+    def shown(data: dict[str, Any]) -> dict[str, Any]:
+        used = {"usage": _in_dollars(data["usage"], "cost", "model_cost")} if "usage" in data else {}
+        return {"kind": "operation", "status": status, **data, **used}
+
+    return shown
+
+
+def _in_dollars(data: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Write amounts, which events hold in nano-dollars, as the API does everywhere."""
+    return data | {name: dollars(data[name]) for name in names if isinstance(data.get(name), int)}
 
 
 def _streamed(name: str, payload: Any) -> Streamed:
@@ -66,7 +79,7 @@ ROOM = Room(
         "operation.progressed": _streamed("task_progress", _progress("running")),
         "operation.handed_over": _streamed("task_progress", _progress("queued")),
         "operation.cancel_requested": _streamed("task_progress", _progress("cancelling")),
-        "operation.retried": _streamed("task_progress", _progress("queued")),
+        "operation.retried": _streamed("task_progress", _retried),
         "operation.completed": _streamed("task_completed", _ended("completed")),
         "operation.failed": _streamed("task_completed", _ended("failed")),
         "operation.timed_out": _streamed("task_completed", _ended("timed_out")),
