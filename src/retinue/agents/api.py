@@ -55,8 +55,8 @@ async def create(scope: Annotated[Scope, scoped("agents", "create")], response: 
 @router.get("")
 async def list_all(scope: Annotated[Scope, scoped("agents", "list")], page: WantedPage) -> Page[AgentView]:
     """Your agents, oldest first."""
-    after = page.after(UUID)
-    found = await views.owned(scope, scope.owner(), after[0] if after else None, page.limit + 1)
+    after = page.after_one(UUID)
+    found = await views.owned(scope, scope.owner(), after, page.limit + 1)
     busy = await commands.activity(scope, [agent.agent_id for agent in found])
     return page.page(
         found, lambda agent: view_of(agent, busy.get(agent.agent_id, IDLE)), lambda agent: (str(agent.agent_id),)
@@ -142,8 +142,8 @@ async def versions(
 ) -> Page[AgentVersion]:
     """Every version of an agent's definition, newest first."""
     found = await commands.find(scope, agent)
-    before = page.after(int)
-    rows = await views.versions(scope, found.agent_id, before[0] if before else None, page.limit + 1)
+    before = page.after_one(int)
+    rows = await views.versions(scope, found.agent_id, before, page.limit + 1)
     return page.page(
         rows,
         lambda row: AgentVersion.model_construct(version=row[0], definition=shape_of(row[1]), created_at=row[2]),

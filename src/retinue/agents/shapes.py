@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -15,12 +14,12 @@ from pydantic.config import JsonDict
 from retinue.agents import rules
 from retinue.agents.events import AgentDefinition, Autonomy, Limits, ToolDecision
 from retinue.agents.rules import Activity, Agent, Status
-from retinue.kernel import dollars, nanos
+from retinue.kernel import dollars
+from retinue.web import Money, nanos_of
 
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=rules.MODEL_LENGTH)]
 ToolName = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 McpText = Annotated[str, StringConstraints(max_length=4_000)]
-Money = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,7}(\.[0-9]{1,9})?$")]
 
 
 class _Shape(BaseModel):
@@ -177,7 +176,7 @@ def definition_of(shape: NewAgent) -> AgentDefinition:
     return msgspec.convert(
         {
             **fields,
-            "limits": Limits(**{**limits.model_dump(), "budget": _nanos(limits.budget)}),
+            "limits": Limits(**{**limits.model_dump(), "budget": nanos_of(limits.budget)}),
             "mcp": [server.model_dump() for server in shape.mcp],
         },
         AgentDefinition,
@@ -215,7 +214,3 @@ def _fields(definition: AgentDefinition) -> Mapping[str, Any]:
         "limits": LimitsShape.model_construct(**{**msgspec.structs.asdict(limits), "budget": budget}),
         "mcp": [McpServerShape.model_validate(msgspec.to_builtins(server)) for server in definition.mcp],
     }
-
-
-def _nanos(amount: str | None) -> int | None:
-    return None if amount is None else nanos(Decimal(amount))

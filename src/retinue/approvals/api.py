@@ -28,14 +28,14 @@ async def list_all(
     """The inbox: what your runs and plans ask and asked, and what you are named to decide, newest first."""
     if everyone and not rules.sees_everybodys(scope.role):
         raise Forbidden("Only managers and admins see what other members' runs ask. Leave out everyone=true.")
-    before = page.after(UUID)
+    before = page.after_one(UUID)
     owner = None if everyone else scope.owner()
     found = await views.inbox(
         scope,
         owner,
         status,
         run,
-        before[0] if before else None,
+        before,
         page.limit + 1,
         plan_id=plan,
         named=[str(scope.owner()), *rules.roles_of(scope.role)],
@@ -67,8 +67,8 @@ async def confirm(
 @router.get("/approval-rules")
 async def list_rules(scope: Annotated[Scope, scoped("approvals", "list")], page: WantedPage) -> Page[RuleView]:
     """The tools that your agents need not ask for any more, newest first."""
-    before = page.after(UUID)
-    found = await views.learnt(scope, scope.owner(), before[0] if before else None, page.limit + 1)
+    before = page.after_one(UUID)
+    found = await views.learnt(scope, scope.owner(), before, page.limit + 1)
     return page.page(found, rule_view, lambda rule: (str(rule.rule_id),))
 
 

@@ -115,8 +115,8 @@ async def list_items(
     scope: Annotated[Scope, scoped("items", "list")], given: Given, page: WantedPage
 ) -> Page[ItemView]:
     """List items, the newest first: those of everybody and those of your teams; managers see those of all teams."""
-    after = page.after(UUID)
-    found = await views.listed(scope, given.wanted(scope), after[0] if after else None, page.limit + 1)
+    after = page.after_one(UUID)
+    found = await views.listed(scope, given.wanted(scope), after, page.limit + 1)
     return page.page(found, view_of, lambda item: (item.item_id,))
 
 
@@ -190,8 +190,7 @@ async def history(
 ) -> Page[HistoryEntry]:
     """What happened to an item, the oldest first."""
     await views.find(scope, item_id)
-    after = page.after(int)
-    start = after[0] if after else 0
+    start = page.after_one(int) or 0
     found = await read_stream(scope, stream_of(item_id), start, min(start + page.limit + 1, 2**31 - 1))
     return page.page(found, entry_of, lambda one: (one.version,))
 
@@ -202,8 +201,8 @@ async def list_comments(
 ) -> Page[CommentView]:
     """The comments on an item, the newest first."""
     await views.find(scope, item_id)
-    before = page.after(int)
-    found = await views.comments(scope, item_id, before[0] if before else None, page.limit + 1)
+    before = page.after_one(int)
+    found = await views.comments(scope, item_id, before, page.limit + 1)
     return page.page(found, comment_of, lambda one: (one.version,))
 
 

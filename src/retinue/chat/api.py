@@ -147,8 +147,8 @@ async def open_session(
 @router.get("")
 async def list_sessions(scope: Annotated[Scope, scoped("sessions", "list")], page: WantedPage) -> Page[SessionView]:
     """List your conversations, newest first."""
-    before = page.after(UUID)
-    rows = await views.list_sessions(scope, before[0] if before else None, page.limit + 1)
+    before = page.after_one(UUID)
+    rows = await views.list_sessions(scope, before, page.limit + 1)
     return page.page(rows, _show_session, lambda session: (session.session_id,))
 
 
@@ -248,8 +248,8 @@ async def list_messages(
 ) -> Page[MessageView]:
     """List the messages of a conversation, oldest first."""
     session = await views.find_session(scope, parse_id(session_id, "session"))
-    after = page.after(int)
-    rows = await views.list_messages(scope, session.session_id, after[0] if after else 0, page.limit + 1)
+    after = page.after_one(int)
+    rows = await views.list_messages(scope, session.session_id, after or 0, page.limit + 1)
     return page.page(rows, _show_message, lambda message: (message.ordinal,))
 
 

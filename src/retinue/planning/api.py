@@ -40,11 +40,11 @@ async def list_all(
     session: Annotated[UUID | None, Query(description="only plans of this session")] = None,
 ) -> Page[PlanView]:
     """List your plans, newest first."""
-    before = page.after(UUID)
+    before = page.after_one(UUID)
     rows = await list_plans(
         scope,
         scope.owner(),
-        before=before[0] if before else None,
+        before=before,
         limit=page.limit + 1,
         status=status,
         session_id=session,

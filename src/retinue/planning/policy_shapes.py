@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Annotated
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from retinue.kernel import dollars, nanos
+from retinue.kernel import dollars
 from retinue.planning.graph import MOST_TASKS, OnFailure, Risk
 from retinue.planning.policy import AskFrom, PlanningPolicy
 from retinue.planning.suggestions import Suggestion
-
-_Money = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,7}(\.[0-9]{1,9})?$")]
+from retinue.web import Money, nanos_of
 
 
 class PlanRuleShape(BaseModel):
@@ -44,7 +42,7 @@ class WantedPolicy(BaseModel):
     )
     seconds: float = Field(default=5, ge=0.1, le=600, description="for a model to write a plan")
     ask_from: AskFrom = Field(default="medium", description="a person is asked from this risk on")
-    ask_cost: _Money | None = Field(
+    ask_cost: Money | None = Field(
         default="1.00", description="and from this estimate on, in US dollars; null: whatever it costs"
     )
     confident: float | None = Field(
@@ -59,7 +57,7 @@ class WantedPolicy(BaseModel):
 
     def policy(self) -> PlanningPolicy:
         """Return it as the ledger has it."""
-        fields = self.model_dump() | {"ask_cost": None if self.ask_cost is None else nanos(Decimal(self.ask_cost))}
+        fields = self.model_dump() | {"ask_cost": nanos_of(self.ask_cost)}
         return msgspec.convert(fields, PlanningPolicy)
 
 

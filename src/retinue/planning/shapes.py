@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from retinue.kernel import nanos
 from retinue.planning.graph import Kind, OnFailure, Origin, Plan, Risk, RunsOn, Task
+from retinue.web import Money, nanos_of
 
-Money = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,7}(\.[0-9]{1,9})?$")]
 Text = Annotated[str, StringConstraints(max_length=100_000)]
 Short = Annotated[str, StringConstraints(max_length=500)]
 TaskId = Annotated[str, StringConstraints(max_length=64)]
@@ -139,7 +137,7 @@ class NewPlan(_Shape):
             tasks=tuple(_task(task) for task in self.tasks),
             origin=Origin(kind="api"),
             on_failure=self.on_failure,
-            budget=nanos(Decimal(self.budget)) if self.budget is not None else None,
+            budget=nanos_of(self.budget),
             deadline=now + timedelta(seconds=self.seconds) if self.seconds is not None else None,
             output=self.output,
         )
@@ -152,7 +150,7 @@ def _task(shape: NewTask) -> Task:
 def _plain(shape: NewTask) -> dict[str, Any]:
     made = shape.model_dump(exclude={"each"}, exclude_none=True)
     if shape.cost is not None:
-        made["cost"] = nanos(Decimal(shape.cost))
+        made["cost"] = nanos_of(shape.cost)
     if shape.each is not None:
         made["each"] = shape.each.model_dump(exclude={"body"}, exclude_none=True)
         made["each"]["body"] = [_plain(task) for task in shape.each.body]

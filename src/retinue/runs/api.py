@@ -61,11 +61,11 @@ async def list_all(
     session: Annotated[UUID | None, Query(description="only runs of this session")] = None,
 ) -> Page[RunView]:
     """List your runs, newest first."""
-    before = page.after(UUID)
+    before = page.after_one(UUID)
     rows = await list_runs(
         scope,
         scope.owner(),
-        before=before[0] if before else None,
+        before=before,
         limit=page.limit + 1,
         status=status,
         agent_id=agent,
@@ -131,11 +131,11 @@ async def reconcile(scope: Annotated[Scope, scoped("runs", "decide")], run_id: s
 @router.get("/deadletters", tags=["dead letters"])
 async def dead_letters(scope: Annotated[Scope, scoped("deadletters", "list")], page: WantedPage) -> Page[RunView]:
     """List your runs that were put aside after activation upon activation was lost."""
-    before = page.after(UUID)
+    before = page.after_one(UUID)
     rows = await list_runs(
         scope,
         scope.owner(),
-        before=before[0] if before else None,
+        before=before,
         limit=page.limit + 1,
         status=Status.DEAD_LETTERED,
     )

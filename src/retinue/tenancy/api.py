@@ -149,8 +149,8 @@ async def create_tenant(scope: Annotated[Scope, scoped("tenants", "create")], bo
 @tenants.get("")
 async def list_tenants(scope: Annotated[Scope, scoped("tenants", "list")], page: WantedPage) -> Page[TenantView]:
     """List the tenants you are a member of, the oldest first. An API key sees its own tenant only."""
-    after = page.after(UUID)
-    found = [one for one in await _visible(scope) if after is None or one.tenant.tenant_id > after[0]]
+    after = page.after_one(UUID)
+    found = [one for one in await _visible(scope) if after is None or one.tenant.tenant_id > after]
     return page.page(found[: page.limit + 1], _membership, lambda one: (one.tenant.tenant_id,))
 
 
@@ -176,8 +176,8 @@ async def list_members(
     scope: Annotated[Scope, scoped("members", "list")], tenant_id: TenantId, page: WantedPage
 ) -> Page[MemberView]:
     """List the members of a tenant. One who was added by id has no e-mail address and no name here."""
-    after = page.after(UUID)
-    found = await views.members(scope, after[0] if after else None, page.limit + 1)
+    after = page.after_one(UUID)
+    found = await views.members(scope, after, page.limit + 1)
     known = await people(scope.queries, [one.user_id for one in found])
     return page.page(found, lambda one: _member(scope, one, known), lambda one: (one.user_id,))
 
@@ -222,8 +222,8 @@ async def list_teams(
     scope: Annotated[Scope, scoped("teams", "list")], tenant_id: TenantId, page: WantedPage
 ) -> Page[TeamView]:
     """List the teams of a tenant, the oldest first. What belongs to a team is seen by its members and by managers."""
-    after = page.after(UUID)
-    found = await teams.teams(scope, after[0] if after else None, page.limit + 1)
+    after = page.after_one(UUID)
+    found = await teams.teams(scope, after, page.limit + 1)
     return page.page(found, _team, lambda one: (one.team_id,))
 
 
@@ -260,9 +260,9 @@ async def list_team_members(
     scope: Annotated[Scope, scoped("teams", "read")], tenant_id: TenantId, team_id: TeamId, page: WantedPage
 ) -> Page[TeamMemberView]:
     """List the members of a team."""
-    after = page.after(UUID)
+    after = page.after_one(UUID)
     await teams.team(scope, team_id)
-    found = await teams.team_members(scope, team_id, after[0] if after else None, page.limit + 1)
+    found = await teams.team_members(scope, team_id, after, page.limit + 1)
     return page.page(
         found, lambda one: TeamMemberView(user_id=one.user_id, joined_at=one.joined_at), lambda one: (one.user_id,)
     )

@@ -26,8 +26,7 @@ class EventView(BaseModel):
 
 async def history(scope: Scope, stream: str, page: Paging) -> Page[EventView]:
     """Return a page of a stream's events, oldest first."""
-    after = page.after_one(int)
-    first = after or 0
+    first = page.after_one(int) or 0
     recorded = await read_stream(scope, stream, after=first, upto=first + page.limit + 1)
     return page.page(
         recorded,

@@ -90,8 +90,8 @@ Document = Annotated[Source, Depends(_document)]
 @router.get("")
 async def list_all(scope: Annotated[Scope, scoped("workflows", "list")], page: WantedPage) -> Page[WorkflowRow]:
     """The tenant's workflows, by name."""
-    after = page.after(str)
-    rows = await views.list_stored(scope, after[0] if after else None, page.limit + 1)
+    after = page.after_one(str)
+    rows = await views.list_stored(scope, after, page.limit + 1)
     return page.page(rows, row_of, lambda one: (one.name,))
 
 
@@ -155,8 +155,8 @@ async def versions(
 ) -> Page[WorkflowVersion]:
     """Every version of a workflow, newest first."""
     found = await commands.find(scope, name)
-    before = page.after(int)
-    rows = await views.versions(scope, found.workflow_id, before[0] if before else None, page.limit + 1)
+    before = page.after_one(int)
+    rows = await views.versions(scope, found.workflow_id, before, page.limit + 1)
     return page.page(
         rows,
         lambda row: WorkflowVersion(
@@ -243,11 +243,11 @@ async def run(
 async def runs(scope: Annotated[Scope, scoped("workflows", "read")], name: Name, page: WantedPage) -> Page[PlanView]:
     """The runs of a workflow, newest first: your own; managers and admins see all."""
     found = await commands.find(scope, name)
-    before = page.after(UUID)
+    before = page.after_one(UUID)
     rows = await list_plans(
         scope,
         _whose(scope),
-        before=before[0] if before else None,
+        before=before,
         limit=page.limit + 1,
         workflow_id=found.workflow_id,
     )
@@ -275,8 +275,8 @@ async def list_callbacks(
     status: Annotated[Literal["pending", "delivered", "dead"] | None, Query(description="only of this status")] = None,
 ) -> Page[CallbackView]:
     """Reports of ends to somebody outside, newest first."""
-    before = page.after(UUID)
-    rows = await views.list_callbacks(scope, _whose(scope), status, before[0] if before else None, page.limit + 1)
+    before = page.after_one(UUID)
+    rows = await views.list_callbacks(scope, _whose(scope), status, before, page.limit + 1)
     return page.page(rows, callback_view, lambda one: (one.callback_id,))
 
 
