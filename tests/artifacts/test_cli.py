@@ -57,6 +57,7 @@ def test_from_versions_to_deletion(retinue: CommandLine, tmp_path: Path) -> None
     listed = retinue.json("artifacts", "list")["items"]
     assert [one["number"] for one in listed] == [2, 1]
     assert "report.md" in retinue("artifacts", "list", "--kind", "upload").out
+    assert "artifact.stored" in retinue.ok("artifacts", "history", "report.md")
     assert retinue("artifacts", "get", "report.md").out == "two"
     assert retinue("artifacts", "get", listed[1]["artifact_id"]).out == "one"
     assert len(retinue.json("artifacts", "versions", "last")["items"]) == 2

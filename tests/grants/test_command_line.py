@@ -58,6 +58,7 @@ async def test_from_a_key_to_its_end(retinue: CommandLine, server: RunningServer
         with pytest.raises(Refused, match="revoked at"):
             await application.grant()
     assert "grant.revoked" in retinue.ok("grants", "history", "last")
+    assert "revoked already" in retinue("grants", "revoke", "last").err
     assert retinue.json("grants", "list", "--alive") == {"items": []}
     assert len(retinue.json("grants", "list", "--everybody")["items"]) == 1
 

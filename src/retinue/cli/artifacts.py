@@ -53,6 +53,11 @@ _FIELDS: list[Column] = [
     ("expires", lambda item: moment(item["expires_at"])),
     ("held", lambda item: f"by {item['hold']['by']}: {item['hold']['reason']}" if item["hold"] else "-"),
 ]
+_EVENTS: list[Column] = [
+    ("TIME", lambda item: moment(item["recorded_at"])),
+    ("WHAT", "type"),
+    ("BY", "actor"),
+]
 
 
 def artifact_id(cli: Remote, name: str) -> str:
@@ -104,6 +109,14 @@ def versions(cli: Remote, artifact: Artifact, limit: Limit = 50) -> None:
     """List the versions of a file, the newest first."""
     items = cli.client.pages(f"{ARTIFACTS}/{artifact_id(cli, artifact)}/versions", limit=limit)
     cli.show_all(items, COLUMNS, empty="No versions.")
+
+
+@artifacts.command()
+@remote
+def history(cli: Remote, artifact: Artifact, limit: Limit = 0) -> None:
+    """List who stored an artifact, opened it and held it, oldest first."""
+    items = cli.client.pages(f"{ARTIFACTS}/{artifact_id(cli, artifact)}/events", limit=limit)
+    cli.show_all(items, _EVENTS, empty="Nothing happened.")
 
 
 # Up and down

@@ -205,8 +205,12 @@ def history(cli: Remote, grant: Grant, everybody: Everybody = False, limit: Limi
 def revoke(cli: Remote, grant: Grant, everybody: Everybody = False) -> None:
     """Take a grant back at once; what runs under it is stopped."""
     path = _path(cli, everybody)
-    cli.client.delete(f"{path}/{Finder(cli.client).grant(grant, path)}")
-    cli.done(f"Revoked {grant}.")
+    path = f"{path}/{Finder(cli.client).grant(grant, path)}"
+    found = cli.client.get(path)
+    if found["revoked_at"]:
+        raise Failure(f"{found['application']} was revoked already, at {moment(found['revoked_at'])}.")
+    cli.client.delete(path)
+    cli.done(f"Revoked {found['application']} ({found['grant_id']}).")
 
 
 def _path(cli: Remote, everybody: bool) -> str:
