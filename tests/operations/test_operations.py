@@ -319,6 +319,22 @@ async def test_the_stream_shows_events_and_what_the_agent_writes(person: Person)
     assert told["payload"]["usage"]["cost"] == found["usage"]["cost"], "money is dollars as text, here too"
 
 
+async def test_one_connection_sees_all_of_an_operation_that_takes_longer_than_rights_are_good_for(
+    person: Person,
+) -> None:
+    """Bug that this catches: rights are asked for again with the teams, told without them, and said to have changed."""
+    operation = await operate(person, "sleep 6")
+    request = person.client.stream("GET", f"/v1/operations/{operation['operation_id']}/stream?after=0", timeout=30)
+    async with request as response:
+        names: list[str] = []
+        async for line in response.aiter_lines():
+            assert "rights changed" not in line
+            names += [line.partition(":")[2].strip()] if line.startswith("event:") else []
+            if "task_completed" in names:
+                break
+    assert "task_completed" in names
+
+
 async def test_what_an_agent_writes_is_shown_up_to_a_bound(person: Person) -> None:
     operation = await operate(
         person, "sleep 0.3; head -c 3000000 /dev/zero | tr '\\0' x; sleep 0.5", limits={"output": 5_000_000}

@@ -114,7 +114,9 @@ class Opening:
             connection = kind(
                 channel, self._filter(), receive, send, expires_at=self.credential.expires_at, abort=self.abort
             )
-            holder = self.streams.watch(connection, self.credential, self.tenant_id, self.entry, self.cell)
+            holder = self.streams.watch(
+                connection, self.credential, self.tenant_id, self.entry, self.cell, others=self.others
+            )
             self.credential, self.entry = holder.credential, holder.entry  # equal, and there once for all
             try:
                 await begin(receive, send)

@@ -29,12 +29,16 @@ UNCHECKED_SECONDS = 60.0
 
 @dataclass(slots=True)
 class Holder:
-    """Somebody who holds streams under one cell of the permission table: rights are checked once for all of them."""
+    """Somebody who holds streams under one cell of the permission table: rights are checked once for all of them.
+
+    ``others``: whether they show what has no owner, too, so that audiences matter. A stream of one thing does not.
+    """
 
     credential: Credential
     tenant_id: UUID
     entry: Entry
     cell: Cell
+    others: bool
     connections: set[Connection] = field(default_factory=set)
 
 
@@ -82,7 +86,7 @@ class Streams:
         self._gate = gate
         self._clock = clock
         self._seats: dict[UUID, Seats] = {}
-        self._holders: dict[tuple[str, UUID, Cell], Holder] = {}
+        self._holders: dict[tuple[str, UUID, Cell, bool], Holder] = {}
         self._backlogs = asyncio.Semaphore(4)
         self._visible: dict[frozenset[str], frozenset[str]] = {}
         self._count = 0
@@ -155,13 +159,20 @@ class Streams:
         return channel
 
     def watch(
-        self, connection: Connection, credential: Credential, tenant_id: UUID, entry: Entry, cell: Cell
+        self,
+        connection: Connection,
+        credential: Credential,
+        tenant_id: UUID,
+        entry: Entry,
+        cell: Cell,
+        *,
+        others: bool,
     ) -> Holder:
         """Watch over a stream from now on, until :meth:`unwatch`."""
-        key = (credential.subject, tenant_id, cell)
+        key = (credential.subject, tenant_id, cell, others)
         holder = self._holders.get(key)
         if holder is None:
-            holder = self._holders[key] = Holder(credential, tenant_id, entry, cell)
+            holder = self._holders[key] = Holder(credential, tenant_id, entry, cell, others)
         holder.connections.add(connection)
         STREAMS.labels(connection.kind).inc()
         return holder
@@ -170,7 +181,7 @@ class Streams:
         """Let go of a stream that has ended."""
         STREAMS.labels(connection.kind).dec()
         holder.connections.discard(connection)
-        key = (holder.credential.subject, holder.tenant_id, holder.cell)
+        key = (holder.credential.subject, holder.tenant_id, holder.cell, holder.others)
         if not holder.connections and self._holders.get(key) is holder:
             del self._holders[key]
         if connection.ended:
@@ -226,7 +237,7 @@ class Streams:
         for holder, entry in zip(holders, entries, strict=True):
             if entry is None or not self._permits(entry, holder.cell):
                 self._end_all(holder, "not allowed any more")
-            elif _rights(entry) != _rights(holder.entry):
+            elif _rights(entry, holder) != _rights(holder.entry, holder):
                 self._end_all(holder, "rights changed")
 
     def _permits(self, entry: Entry, cell: Cell) -> bool:
@@ -237,5 +248,5 @@ class Streams:
             connection.end(reason)
 
 
-def _rights(entry: Entry) -> tuple[object, ...]:
-    return entry.role, entry.scopes, entry.audiences
+def _rights(entry: Entry, holder: Holder) -> tuple[object, ...]:
+    return entry.role, entry.scopes, entry.audiences if holder.others else None
