@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 
@@ -78,3 +79,22 @@ async def test_a_revoked_grant_ends_its_uploads(server: RunningServer) -> None:
         assert refused.status_code == 403, refused.text
         assert (await person.client.head(place, headers=TUS)).headers["upload-offset"] == "0"
         assert (await person.call("GET", "/v1/artifacts"))["items"] == []
+
+
+async def test_an_application_cannot_take_all_storage_by_announcing_uploads(server: RunningServer) -> None:
+    """With a hundred requests and not a byte it left its user, who saw none of these uploads, nothing for a day."""
+    person, key = await server.person(), GranteeKey.make()
+    grant = (await granted(person, key))["grant_id"]
+    headers = {**TUS, "Upload-Length": "99000000", "Upload-Metadata": "filename YQ=="}
+    async with Application(server.base_url, grant, key) as application:
+
+        async def begin() -> httpx.Response:
+            return await application.http.post("/v1/uploads", headers=headers)
+
+        answers = await asyncio.gather(*(begin() for _ in range(25)))
+        assert sorted(one.status_code for one in answers) == [201] * 10 + [409] * 15
+        storage = (await person.call("GET", "/v1/my/quota"))["storage"]
+        assert storage["used_bytes"] == 10 * 99_000_000
+        place = next(one for one in answers if one.status_code == 201).headers["location"]
+        assert (await application.http.delete(place, headers=TUS)).status_code == 204
+        assert (await begin()).status_code == 201

@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 MOST_PARTS = 10_000
 
+MOST_BY_GRANT = 10
+"""Uploads that an application may have under way by one grant: what they announce is reserved."""
+
 OpenScope = Callable[[], AbstractAsyncContextManager[Scope]]
 """Opens a transaction as the caller, for a moment."""
 
@@ -37,6 +40,7 @@ async def create(
         BadInput: the name or a number cannot be stored.
         PayloadTooLarge: it would be larger than an artifact may be.
         StorageFull: it would be over the user's quota.
+        Conflict: an application has as many uploads under way as it may.
     """
     check_name(name)
     if version_of is not None:
@@ -67,9 +71,21 @@ async def create(
     )
     await wake(scope, EXPIRE, upload_id, at=expires)
     await reserve(scope, owner, length, limits)
+    await _few_by_grant(scope)
     if length == 0:
         await begin(scope, upload_id)
     return await find(scope, upload_id)
+
+
+async def _few_by_grant(scope: Scope) -> None:
+    """Let no application take all of its user's storage by mere announcements. The user's reservations are locked."""
+    if scope.grant_id is None:
+        return
+    open_now = await scope.queries.fetchval(
+        "SELECT count(*) FROM uploads WHERE grant_id = $1 AND state = 'open'", scope.grant_id
+    )
+    if open_now > MOST_BY_GRANT:
+        raise Conflict(f"An application has at most {MOST_BY_GRANT} uploads under way. Go on with one, or give it up.")
 
 
 class _Body:
