@@ -35,7 +35,7 @@ def dies() -> None:
     """Die at the boundary that the file names."""
     from retinue import artifacts
     from retinue.artifacts import receiving
-    from retinue.operations import carrying, ending, storing
+    from retinue.operations import attempting, ending, storing
     from retinue.operations.running import Running
     from retinue.sandbox import Bubblewrap
     from retinue.vault import BlobStore
@@ -57,14 +57,14 @@ def dies() -> None:
 
         setattr(owner, method, watched)
 
-    around(carrying, "begin", "begin")
+    around(attempting, "begin", "begin")
     around(Bubblewrap, "prepare", "prepare")
-    around(carrying, "lay_out", "lay out")
+    around(attempting, "lay_out", "lay out")
     around(Running, "run", "program")
     around(storing, "gather", "gather")
     around(artifacts, "receive", "receive")
     around(receiving._Intake, "finish", "seal")
-    around(carrying.Carrying, "_finish_once", "final")
+    around(attempting.Attempting, "_finish_once", "final")
     around(Bubblewrap, "wipe", "wipe")
     plain_end = ending.end
 
@@ -190,12 +190,12 @@ def leaves_the_sandbox() -> None:
 
 def wipes_nothing() -> None:
     """The workspace stays."""
-    from retinue.operations.carrying import Carrying
+    from retinue.operations.attempting import Attempting
 
     async def nothing(*_: Any) -> None:
         return None
 
-    Carrying._wiped = nothing  # type: ignore[assignment, method-assign]
+    Attempting._wiped = nothing  # type: ignore[assignment, method-assign]
 
 
 # Helps to meet a moment

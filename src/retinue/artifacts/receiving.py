@@ -30,7 +30,7 @@ from retinue.artifacts.rules import (
 from retinue.artifacts.scanning import SNIFFED, Infected, Scan, begin_scan, media_type_of
 from retinue.artifacts.views import stream_of
 from retinue.database import open_scope
-from retinue.kernel import BadInput, Conflict, Row, Scope, Services, Settings, new_id
+from retinue.kernel import BadInput, Conflict, Row, Scope, Services, Settings, new_id, to_its_end
 from retinue.ledger import append
 from retinue.vault import BlobStore, encrypt_stream, seal_to, usable_recipient
 
@@ -235,12 +235,8 @@ async def _store(intake: _Intake, chunks: AsyncIterator[bytes]) -> None:
 
 async def _give_up(intake: _Intake, infected: Infected | None) -> None:
     """Leave nothing behind, also when this task is being cancelled; what fails here is swept later."""
-    giving_up = asyncio.ensure_future(_forget(intake, infected))
     try:
-        await asyncio.shield(giving_up)
-    except asyncio.CancelledError:
-        await asyncio.wait([giving_up])
-        raise
+        await to_its_end(_forget(intake, infected))
     except Exception:
         log.warning("a file that was not taken in is removed later", exc_info=True)
 

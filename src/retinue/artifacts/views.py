@@ -137,11 +137,7 @@ FOLLOWED = (ArtifactStored, ArtifactOpened, ArtifactHeld, ArtifactReleased, Arti
 
 
 def visible(scope: Scope, arguments: list[Any]) -> str:
-    """Return the condition on rows with ``owner_id`` and ``grant_id`` that the scope may see; appends its arguments.
-
-    An application sees what belongs to its grant, a user what is the user's own, an admin all of the tenant's, and
-    so does the system.
-    """
+    """Return ``Scope.sees`` as a condition on rows with ``owner_id`` and ``grant_id``; appends its arguments."""
     if scope.grant_id is not None:
         arguments.append(scope.grant_id)
         return f"grant_id = ${len(arguments)}"

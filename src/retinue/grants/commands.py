@@ -151,7 +151,7 @@ async def terms(scope: Scope, grant_id: UUID, *, lock: bool = False) -> Terms:
     if lock:
         await views.lock(scope, grant_id)
     found = await views.find(scope, grant_id)
-    if found is None or not _sees(scope, found):
+    if found is None or not scope.sees(found.owner_id, found.grant_id):
         raise NotFound("grant")
     return found
 
@@ -204,12 +204,6 @@ async def note(scope: Scope, grant_id: UUID, what: str, subject: str) -> None:
     """
     found = await terms(scope, grant_id, lock=True)
     await _record(scope, found, GrantUsed(grant_id=grant_id, what=what, subject=subject))
-
-
-def _sees(scope: Scope, found: Terms) -> bool:
-    if scope.grant_id is not None:
-        return found.grant_id == scope.grant_id
-    return scope.role == "admin" or scope.user_id is None or found.owner_id == scope.user_id
 
 
 async def _end(scope: Scope, found: Terms, fact: Event) -> None:

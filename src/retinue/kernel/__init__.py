@@ -32,6 +32,7 @@ from retinue.kernel.telemetry import (
     span,
     tracing_is_on,
 )
+from retinue.kernel.waiting import to_its_end
 from retinue.kernel.yaml_reading import YamlDocument, YamlLoader, read_yaml, write_yaml
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "read_yaml",
     "shutdown_tracing",
     "span",
+    "to_its_end",
     "tracing_is_on",
     "write_yaml",
 ]

@@ -170,6 +170,16 @@ class Scope:
         """Return one of the server's long-lived objects."""
         return self.services.get(kind)
 
+    def sees(self, owner_id: UUID, grant_id: UUID | None) -> bool:
+        """Whether the scope may see a thing of this user, made under this grant or none.
+
+        An application sees what belongs to its grant, a user what is the user's own, an admin all of the tenant's, and
+        so does the system.
+        """
+        if self.grant_id is not None:
+            return grant_id == self.grant_id
+        return self.user_id is None or self.role == "admin" or owner_id == self.user_id
+
     def owner(self) -> UUID:
         """Return the user whose things ``/v1/my`` shows.
 

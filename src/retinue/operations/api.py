@@ -74,10 +74,10 @@ async def list_all(
         raise BadInput("Only an admin sees everybody's operations.", field="everybody")
     if driver is not None and "\x00" in driver:
         raise BadInput("There is no such driver.", field="driver")
-    before = page.after(UUID)
+    before = page.after_one(UUID)
     rows = await list_operations(
         scope,
-        before=before[0] if before else None,
+        before=before,
         limit=page.limit + 1,
         everybody=everybody,
         status=status,
@@ -162,10 +162,8 @@ async def list_artifacts(
 ) -> Page[ArtifactLine]:
     """List what an operation left and is kept, the newest first."""
     row = await _visible(scope, operation_id)
-    before = page.after(UUID)
-    found = await artifacts.list_artifacts(
-        scope, operation_id=row.operation_id, before=before[0] if before else None, limit=page.limit + 1
-    )
+    before = page.after_one(UUID)
+    found = await artifacts.list_artifacts(scope, operation_id=row.operation_id, before=before, limit=page.limit + 1)
     return page.page(found, ArtifactLine.of, lambda one: (one.artifact_id,))
 
 

@@ -37,7 +37,7 @@ from retinue.tenancy import refuse_when_stopped
 KIND = "operation"
 LOOK = "operation.look"
 REVOKED = "operation.revoked"
-CALL = "carry_out_operation"
+CALL = crew.TOOL
 
 MOST_INPUTS = 200
 _OVERHEAD = 900.0  # seconds that an attempt may take beyond its program: inputs, sealing and storing what it left

@@ -12,7 +12,7 @@ import msgspec
 from retinue import artifacts
 from retinue.kernel import Conflict, Fault, NotFound, Scope
 from retinue.operations import crew
-from retinue.operations.commands import Wanted, WantedInput, as_owner, begin, cancel, load
+from retinue.operations.commands import KIND, Wanted, WantedInput, as_owner, begin, cancel, load
 from retinue.operations.drivers import Drivers
 from retinue.operations.events import (
     Caller,
@@ -27,7 +27,6 @@ from retinue.runs import Child, ChildOutcome, Declined, DelegatedCall, Delegatio
 from retinue.tenancy import permits, role_of
 from retinue.tools import Effect, Labels, Tool, ToolContext, ToolFault, Trust
 
-KIND = "operation"
 TOOL = "operate"
 
 MOST = 16

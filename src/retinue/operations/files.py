@@ -19,7 +19,7 @@ async def keep(scope: Scope, operation_id: UUID, files: Mapping[str, bytes]) -> 
     for name, content in files.items():
         key = new_data_key()  # made for one file alone, as the format asks for
         wrapped = await wrap_data_key(scope, operation_id, key)
-        stream = encrypt_stream(key, _once(content), context=_context(scope, operation_id, name))
+        stream = encrypt_stream(key, in_one_piece(content), context=_context(scope, operation_id, name))
         whole = b"".join([bytes(chunk) async for chunk in stream])
         sealed.append(SealedFile(name, wrapped.key_id, wrapped.data, whole))
     await views.put_files(scope, operation_id, sealed)
@@ -44,7 +44,8 @@ def _context(scope: Scope, operation_id: UUID, name: str) -> bytes:
     return b"retinue operation file v1\0" + scope.tenant_id.bytes + operation_id.bytes + name.encode()
 
 
-async def _once(content: bytes) -> AsyncIterator[bytes]:
+async def in_one_piece(content: bytes) -> AsyncIterator[bytes]:
+    """Yield some content in one piece."""
     yield content
 
 

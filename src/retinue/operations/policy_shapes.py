@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Annotated, Any
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from retinue.kernel import dollars, nanos
+from retinue.kernel import dollars
 from retinue.operations.policy import DAY, GB, OperationPolicy
 from retinue.operations.presenting import LimitsView
-from retinue.operations.shapes import GivenLimits, Level, Money
+from retinue.operations.shapes import GivenLimits, Level
+from retinue.web import Money, nanos_of
 
 _Pattern = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 _HOLDS = OperationPolicy()
@@ -49,7 +49,7 @@ class WantedOperationPolicy(BaseModel):
             **fields,
             limits=msgspec.structs.replace(_HOLDS.limits, **self.limits.model_dump(exclude_none=True)),
             most=msgspec.structs.replace(_HOLDS.most, **self.most.model_dump(exclude_none=True)),
-            budget=None if self.budget is None else nanos(Decimal(self.budget)),
+            budget=nanos_of(self.budget),
             drivers=tuple(dict.fromkeys(self.drivers)),
             models=tuple(dict.fromkeys(self.models)),
         )

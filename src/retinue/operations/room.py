@@ -6,7 +6,7 @@ from typing import Any
 
 from retinue import grants, tenancy
 from retinue.kernel import Room, Services, Settings, dollars
-from retinue.operations import api, carrying, delegation, joining, policy, views
+from retinue.operations import api, attempting, delegation, filled_hooks, policy, views
 from retinue.operations.commands import CALL, KIND, LOOK, REVOKED, on_grant_over, on_run_ended, on_stop
 from retinue.operations.drivers import Drivers
 from retinue.operations.events import EVENTS
@@ -22,9 +22,9 @@ async def start(services: Services) -> None:
     services.add(Drivers, Drivers())
     services.add(Workshop, Workshop(services.get(Settings)))
     toolbox = services.get(Toolbox)
-    toolbox.add(CALL, [carrying.tool(services)], listed=False)
+    toolbox.add(CALL, [attempting.tool(services)], listed=False)
     toolbox.add(delegation.TOOL, [delegation.tool()])
-    services.get(Delegations).add(delegation.KIND, delegation.ByAnOperation(), delegation.TOOL)
+    services.get(Delegations).add(KIND, delegation.ByAnOperation(), delegation.TOOL)
     parent_hooks[KIND] = on_run_ended
     if on_grant_over not in grants.on_revoke:
         grants.on_revoke.append(on_grant_over)
@@ -33,7 +33,7 @@ async def start(services: Services) -> None:
     if on_stop not in tenancy.stop_hooks:
         # Before the lanes are closed: the runs that are cancelled here must not be asked to wait.
         tenancy.stop_hooks.insert(0, on_stop)
-    joining.join_artifacts()
+    filled_hooks.join_artifacts()
 
 
 def _progress(status: str) -> Any:

@@ -16,6 +16,7 @@ from retinue import artifacts, gateway
 from retinue.gateway import Caller, Rules, Use
 from retinue.kernel import BadInput, Services, Settings, StorageFull
 from retinue.live import Live
+from retinue.operations import files
 from retinue.operations.beginning import Begun
 from retinue.operations.driver import Attempt, Interactive, Launch, Stream, Task
 from retinue.operations.policy import Limits
@@ -242,14 +243,10 @@ async def lay_out(services: Services, begun: Begun, workspace: Workspace) -> Non
         SealBroken, NotFound, Gone, Unavailable: an artifact cannot be opened.
     """
     for name, content in begun.files.items():
-        await _written(workspace.work / name, _once(content))
+        await _written(workspace.work / name, files.in_one_piece(content))
     for one, artifact in begun.inputs:
         whole = artifacts.open(services, begun.tenant_id, artifact, 0, artifact.size)
         await _written(workspace.work / one.name, whole)
-
-
-async def _once(content: bytes) -> AsyncIterator[bytes]:
-    yield content
 
 
 async def _written(path: Path, chunks: AsyncIterator[bytes]) -> None:

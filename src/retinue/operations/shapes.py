@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from retinue.kernel import BadInput, nanos
+from retinue.kernel import BadInput
 from retinue.operations.commands import MOST_INPUTS, Wanted, WantedInput
 from retinue.operations.events import Expected
 from retinue.operations.rules import LONGEST_NAME
+from retinue.web import Money, nanos_of
 
-Money = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,7}(\.[0-9]{1,9})?$")]
 Level = Literal["A", "B", "C"]
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME)]
 
@@ -121,7 +120,7 @@ class NewOperation(_Body):
             files=files,
             expected=[Expected(name=one.name, at_least=one.at_least, schema=one.json_schema) for one in self.expected],
             limits=self.limits.model_dump(exclude_none=True),
-            budget=None if self.budget is None else nanos(Decimal(self.budget)),
+            budget=nanos_of(self.budget),
             retention=self.retention,
             min_level=self.min_level,
             priority=self.priority,

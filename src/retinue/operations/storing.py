@@ -7,15 +7,15 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from retinue import artifacts, metering
-from retinue.artifacts import Incoming, Infected, Received, grantee_label
+from retinue.artifacts import Incoming, Infected, Received
 from retinue.database import open_scope
 from retinue.kernel import BadInput, PayloadTooLarge, Services
 from retinue.operations import rules
 from retinue.operations.beginning import Begun
 from retinue.operations.events import Expected, Output, Skipped
+from retinue.operations.filled_hooks import recipients
 from retinue.operations.judging import Judged
 from retinue.operations.policy import Limits
 from retinue.sandbox import Collection, Found, Taking, Workspace, collect
@@ -96,11 +96,11 @@ async def store(
     """
     if not gathered.files:
         return Stored()
-    incoming = await _common(services, begun, judged)
+    retention = await _retention(services, begun, judged)
     outputs: list[Output] = []
     skipped: list[Skipped] = []
     for one in gathered.files:
-        wanted = incoming(one)
+        wanted = _incoming(begun, one, retention)
         try:
             made = await artifacts.receive(services, begun.tenant_id, wanted, _pieces(gathered.collection, one))
         except (BadInput, PayloadTooLarge, Infected) as fault:
@@ -119,37 +119,24 @@ async def store(
     return Stored(tuple(outputs), tuple(skipped))
 
 
-class _Common:
-    """What all outputs of an attempt have in common."""
-
-    def __init__(self, begun: Begun, retention: int) -> None:
-        self._begun = begun
-        self._retention = retention
-
-    def __call__(self, found: Found) -> Incoming:
-        begun = self._begun
-        requested, terms = begun.state.requested, begun.terms
-        recipients: dict[str, bytes] = {}
-        expires_at: datetime | None = None
-        if terms is not None:
-            expires_at = terms.expires_at
-            if terms.seal_to is not None:
-                recipients[grantee_label(terms.grant_id)] = terms.seal_to
-        return Incoming(
-            owner_id=requested.owner_id,
-            name=found.name,
-            kind="output",
-            grant_id=requested.grant_id,
-            operation_id=begun.operation_id,
-            size_hint=found.size,
-            max_bytes=requested.limits.artifact_bytes,
-            retention_seconds=self._retention,
-            expires_at=expires_at,
-            recipients=recipients,
-        )
+def _incoming(begun: Begun, found: Found, retention: int) -> Incoming:
+    requested, terms = begun.state.requested, begun.terms
+    return Incoming(
+        owner_id=requested.owner_id,
+        name=found.name,
+        kind="output",
+        grant_id=requested.grant_id,
+        operation_id=begun.operation_id,
+        size_hint=found.size,
+        max_bytes=requested.limits.artifact_bytes,
+        retention_seconds=retention,
+        expires_at=None if terms is None else terms.expires_at,
+        recipients={} if terms is None else recipients(terms),
+    )
 
 
-async def _common(services: Services, begun: Begun, judged: Judged) -> _Common:
+async def _retention(services: Services, begun: Begun, judged: Judged) -> int:
+    """Return for how many seconds the outputs are kept: the least of what anybody says."""
     bounds = [begun.holds.retention]
     if begun.state.requested.retention is not None:
         bounds.append(begun.state.requested.retention)
@@ -159,7 +146,7 @@ async def _common(services: Services, begun: Begun, judged: Judged) -> _Common:
         tier = await metering.tier_of(scope)
     if tier.retention_seconds is not None:  # on one's own server the policy alone says how long
         bounds.append(tier.retention_seconds)
-    return _Common(begun, max(1, min(bounds)))
+    return max(1, min(bounds))
 
 
 async def _pieces(collection: Collection, found: Found) -> AsyncIterator[bytes]:

@@ -151,16 +151,11 @@ async def find_operation(scope: Scope, operation_id: UUID, *, lock: bool = False
 async def visible(scope: Scope, operation_id: UUID, *, lock: bool = False) -> OperationRow:
     """Return an operation that the scope may see.
 
-    An application sees those of its grant, a user their own ones, an admin all of the tenant.
-
     Raises:
         NotFound: there is none, or it is somebody else's.
     """
     found = await find_operation(scope, operation_id, lock=lock)
-    if scope.grant_id is not None:
-        if found.grant_id != scope.grant_id:
-            raise NotFound("operation")
-    elif found.owner_id != scope.user_id and scope.role != "admin":
+    if not scope.sees(found.owner_id, found.grant_id):
         raise NotFound("operation")
     return found
 

@@ -15,20 +15,18 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore
 
-from retinue.kernel import Fault, NotFound, StorageFull, Unavailable
+from retinue.kernel import Fault, NotFound, StorageFull, Unavailable, to_its_end
 from retinue.vault.sealing import SealBroken
 from retinue.vault.segments import Chunk
 from retinue.vault.streaming import closing
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 Sweep: TypeAlias = Callable[[datetime], Awaitable[int]]
 
@@ -102,7 +100,7 @@ class BlobStore:
                 await upload.finish()
                 await self._make_sure(name, upload.written)
             except BaseException:
-                await _to_the_end(upload.undo())
+                await to_its_end(upload.undo(), patience=_GRACE)
                 raise
         return BlobInfo(name, upload.written)
 
@@ -112,7 +110,7 @@ class BlobStore:
             log.error("the blob store kept %s bytes of %d; blob %s", found, written, name)
             raise Unavailable("The file store did not keep the whole file. Try again.")
         if self._folder is not None:
-            await _to_the_end(asyncio.to_thread(_flush, self._folder, name))
+            await to_its_end(asyncio.to_thread(_flush, self._folder, name), patience=_GRACE)
 
     async def read(self, name: str, start: int, end: int, *, size: int | None = None) -> AsyncGenerator[Chunk]:
         """Read a blob from one byte up to, and without, another.
@@ -232,7 +230,7 @@ class _Upload:
 
     async def _step(self, step: Awaitable[Any]) -> None:
         try:
-            await _to_the_end(step)
+            await to_its_end(step, patience=_GRACE)
         except (OSError, BaseError) as error:
             raise _fault(error, f"store {self._name}") from error
 
@@ -247,17 +245,6 @@ class _Upload:
             pass
         except (OSError, BaseError) as error:
             log.warning("an upload that failed could not be undone: %s", _short(error))
-
-
-async def _to_the_end(step: Awaitable[T]) -> T:
-    """Wait for something that must not be broken off in the middle: a cancellation waits until it has ended."""
-    task = asyncio.ensure_future(step)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if not task.done():
-            await asyncio.wait({task}, timeout=_GRACE)
-        raise
 
 
 def _checked(name: str) -> str:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from retinue import artifacts, grants, metering
 from retinue.artifacts import GrantTerms, Limits, Stored, grantee_label
+from retinue.grants import Terms
 from retinue.kernel import BadInput, Gone, NotFound, Scope, Settings, new_id
 from retinue.metering import Charge, Storage
 from retinue.operations.policy import policy
@@ -89,8 +90,12 @@ async def _application(scope: Scope, grant_id: UUID | None) -> str:
 async def grant_terms(scope: Scope, grant_id: UUID) -> GrantTerms:
     """Return what a grant says about what its application uploads."""
     terms = await grants.terms(scope, grant_id)
-    recipients = {} if terms.seal_to is None else {grantee_label(grant_id): terms.seal_to}
-    return GrantTerms(recipients, terms.retention_seconds, terms.expires_at)
+    return GrantTerms(recipients(terms), terms.retention_seconds, terms.expires_at)
+
+
+def recipients(terms: Terms) -> dict[str, bytes]:
+    """Return the keys to which files of a grant are sealed besides the server's, by their labels."""
+    return {} if terms.seal_to is None else {grantee_label(terms.grant_id): terms.seal_to}
 
 
 async def noted(scope: Scope, what: str, artifact_id: UUID) -> None:

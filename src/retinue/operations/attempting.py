@@ -13,7 +13,7 @@ from uuid import UUID
 from retinue.artifacts import Received
 from retinue.database import open_scope
 from retinue.dispatch import Dispatcher
-from retinue.kernel import BadInput, Clock, Fault, NotFound, Services, StorageFull, Unavailable
+from retinue.kernel import BadInput, Clock, Fault, NotFound, Services, StorageFull, Unavailable, to_its_end
 from retinue.operations import ending, judging, storing
 from retinue.operations.beginning import Begun, begin
 from retinue.operations.commands import CALL, load, record
@@ -58,7 +58,7 @@ def tool(services: Services) -> Tool:
         except NotFound:
             raise ToolFault("This call belongs to another run.") from None
         if isinstance(found, Begun):
-            found = await Carrying(services, found).carry_out()
+            found = await Attempting(services, found).carry_out()
         return outcome_of(found)
 
     return Tool(
@@ -89,7 +89,7 @@ def outcome_of(fact: Ending) -> ToolOutcome:
             return ToolOutcome(f"It was cancelled. {fact.reason}".strip(), failed=True)
 
 
-class Carrying:
+class Attempting:
     """One attempt.
 
     Attributes:
@@ -121,7 +121,7 @@ class Carrying:
             await self._cancelled()
             raise
         finally:
-            await _to_its_end(self._wiped(workspace))
+            await to_its_end(self._wiped(workspace))
 
     async def _attempted(self, workspace: Workspace) -> OperationCompleted | OperationFailed | OperationTimedOut:
         try:
@@ -259,7 +259,7 @@ class Carrying:
         Or that this process ends, so that an update of the server does not count as a try.
         """
         with suppress(Fault):
-            await _to_its_end(self._ended_by_request())
+            await to_its_end(self._ended_by_request())
 
     async def _ended_by_request(self) -> None:
         begun = self._begun
@@ -293,16 +293,6 @@ async def steadfast(work: Callable[[], Awaitable[T]]) -> T:
                 raise
             await asyncio.sleep(min(0.1 * 2**number, _LONGEST_PAUSE))
     raise AssertionError("unreachable")
-
-
-async def _to_its_end(work: Any) -> None:
-    """Do this to its end, also when this task is cancelled meanwhile."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
 
 
 def _usage(ran: Ran) -> Usage:
