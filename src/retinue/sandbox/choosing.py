@@ -96,5 +96,6 @@ async def choose(settings: Settings) -> Sandbox:
         complaints.append(f"{name} reaches level {probe.level} ({probe.missing or 'by its nature'})")
         await sandbox.close()
     raise SandboxRefused(
-        f"Level {minimum} is the least that is allowed (RETINUE_SANDBOX_MINIMUM); {'; '.join(complaints)}."
+        f"Level {minimum} is the least that is allowed (RETINUE_SANDBOX_MINIMUM); {'; '.join(complaints)}. "
+        "On the server's machine, `retinue doctor sandbox` says what to do."
     )
