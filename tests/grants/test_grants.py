@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -16,10 +16,12 @@ from retinue import grants
 from retinue.database import Database
 from retinue.grants import commands, views
 from retinue.grants.commands import Wanted
+from retinue.grants.room import ROOM as GRANTS
 from retinue.kernel import BadInput, Forbidden, ManualClock, NotFound, Scope, Services
 from retinue.ledger import read_stream
 from retinue_client import GranteeKey
 from tests.support.scopes import ledger_services, scope_of
+from tests.support.site import hooks_of
 
 DOLLAR = 1_000_000_000
 KEY = GranteeKey.make()
@@ -58,9 +60,10 @@ class Giver:
 
 
 @pytest.fixture
-def giver(database: Database) -> Giver:
+def giver(database: Database) -> Iterator[Giver]:
     clock = ManualClock(datetime.now(UTC))
-    return Giver(ledger_services(database, [views.PROJECTION]), clock)
+    with hooks_of([GRANTS]):
+        yield Giver(ledger_services(database, [views.PROJECTION]), clock)
 
 
 async def test_uses_are_counted_to_the_last_and_no_further(giver: Giver) -> None:
