@@ -147,7 +147,7 @@ async def test_the_settings_choose(tmp_path: Path) -> None:
     with pytest.raises(SandboxRefused, match="switched off"):
         await choose(settings(sandbox="none"))
     if ROOT:
-        with pytest.raises(SandboxRefused, match="bubblewrap is for that.*retinue doctor sandbox"):
+        with pytest.raises(SandboxRefused, match=r"bubblewrap is for that.*retinue doctor sandbox"):
             await choose(settings(sandbox="landlock", sandbox_minimum="C"))
         assert isinstance(await choose(settings(sandbox_minimum="A")), Bubblewrap)
     else:
