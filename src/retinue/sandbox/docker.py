@@ -7,7 +7,6 @@ image needs a shell, and ``python3`` for jobs that use a model.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -39,10 +38,9 @@ from retinue.sandbox.jobs import (
 )
 from retinue.sandbox.levels import Level
 from retinue.sandbox.limiting import allowance
-from retinue.sandbox.local import LocalSandbox
+from retinue.sandbox.local import FolderSandbox
 from retinue.sandbox.means import Means
 from retinue.sandbox.remote import Container, Gone, Tally, carry_out
-from retinue.sandbox.supervision import Supervision
 from retinue.sandbox.volumes import inodes, limited
 from retinue.sandbox.watching import Disk
 
@@ -51,7 +49,7 @@ _LOOK_SECONDS = 0.5
 _SAMPLE_SECONDS = 0.05  # an engine takes a second for an answer anyway
 
 
-class Docker(LocalSandbox):
+class Docker(FolderSandbox):
     """Runs each job in a container of its own.
 
     Args:
@@ -59,7 +57,7 @@ class Docker(LocalSandbox):
         image: the image of every container.
         runtime: the engine's runtime, such as ``runsc`` (gVisor); None: the engine's own choice.
         engine: the client; None: as ``DOCKER_HOST`` says.
-        means: as :class:`LocalSandbox`.
+        means: as :class:`FolderSandbox`.
     """
 
     name = "docker"
@@ -77,7 +75,7 @@ class Docker(LocalSandbox):
         self._runtime = runtime
         self._engine = engine
         # Several servers may use one engine: each reaps what is its own.
-        self._place = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+        self._place = workspaces.place_of(folder)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Docker:
@@ -147,9 +145,6 @@ class Docker(LocalSandbox):
         if self._engine is not None:
             await self._engine.close()
             self._engine = None
-
-    async def _start(self, job: Job, *, talking: bool = False) -> Supervision:
-        raise NotImplementedError  # containers are not children of this server
 
     def _docker(self) -> aiodocker.Docker:
         if self._engine is None:

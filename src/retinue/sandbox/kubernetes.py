@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -39,10 +38,9 @@ from retinue.sandbox.jobs import (
     Workspace,
 )
 from retinue.sandbox.levels import Level
-from retinue.sandbox.local import LocalSandbox
+from retinue.sandbox.local import FolderSandbox
 from retinue.sandbox.means import Means
 from retinue.sandbox.remote import Container, Gone, Tally, carry_out
-from retinue.sandbox.supervision import Supervision
 from retinue.sandbox.volumes import Kind, inodes
 from retinue.sandbox.watching import Disk
 
@@ -61,7 +59,7 @@ _LOOK = (
 )
 
 
-class Kubernetes(LocalSandbox):
+class Kubernetes(FolderSandbox):
     """Runs each job as a Job of a cluster.
 
     Args:
@@ -88,7 +86,7 @@ class Kubernetes(LocalSandbox):
         self._image, self._claim, self._namespace = image, claim, namespace
         self._runtime_class = runtime_class
         self._api = api
-        self._place = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+        self._place = workspaces.place_of(folder)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Kubernetes:
@@ -158,9 +156,6 @@ class Kubernetes(LocalSandbox):
         if self._api is not None:
             await self._api.close()
             self._api = None
-
-    async def _start(self, job: Job, *, talking: bool = False) -> Supervision:
-        raise NotImplementedError  # pods are not children of this server
 
     async def _client(self) -> client.ApiClient:
         if self._api is None:

@@ -13,8 +13,8 @@ from retinue.sandbox.means import Means
 from retinue.sandbox.supervision import Supervision, pump
 
 
-class LocalSandbox(Sandbox):
-    """A sandbox on the server's own machine.
+class FolderSandbox(Sandbox):
+    """A sandbox whose jobs have their folders on the server's own machine, wherever they run.
 
     Args:
         folder: where the jobs' folders are made; only the server may look into it.
@@ -26,10 +26,6 @@ class LocalSandbox(Sandbox):
         self._means = means
         self._looking = asyncio.Lock()
         self._keeper = keeping.Keeper()
-
-    @abstractmethod
-    async def _start(self, job: Job, *, talking: bool = False) -> Supervision:
-        """Start a job; ``talking``: the caller writes its standard input. Raises as :meth:`run`."""
 
     async def prepare(self, job_id: str, limits: Limits) -> Workspace:
         """Make the job's folders, empty, in a volume where there is one."""
@@ -45,19 +41,6 @@ class LocalSandbox(Sandbox):
         volumes.make(workspace, limits, kind)
         workspaces.make(workspace)
         return workspace
-
-    async def run(self, job: Job, on_output: OnOutput) -> Ended:
-        """Run a job to its end."""
-        supervision = await self._start(job)
-        child = supervision.child
-        return await supervision.complete(
-            asyncio.create_task(pump("stdout", child.stdout, on_output, supervision)),
-            asyncio.create_task(pump("stderr", child.stderr, on_output, supervision)),
-        )
-
-    async def interactive(self, job: Job, on_error: OnOutput | None = None) -> Interactive:
-        """Start a job that the caller talks to."""
-        return Conversation(await self._start(job, talking=True), on_error)
 
     async def wipe(self, workspace: Workspace) -> None:
         """Remove a job's folders."""
@@ -103,3 +86,24 @@ class LocalSandbox(Sandbox):
                 workspaces.open_folder(self._folder)
                 self._means = await asyncio.to_thread(Means.find, self._folder)
             return self._means
+
+
+class LocalSandbox(FolderSandbox):
+    """A sandbox whose jobs are children of the server."""
+
+    @abstractmethod
+    async def _start(self, job: Job, *, talking: bool = False) -> Supervision:
+        """Start a job; ``talking``: the caller writes its standard input. Raises as :meth:`run`."""
+
+    async def run(self, job: Job, on_output: OnOutput) -> Ended:
+        """Run a job to its end."""
+        supervision = await self._start(job)
+        child = supervision.child
+        return await supervision.complete(
+            asyncio.create_task(pump("stdout", child.stdout, on_output, supervision)),
+            asyncio.create_task(pump("stderr", child.stderr, on_output, supervision)),
+        )
+
+    async def interactive(self, job: Job, on_error: OnOutput | None = None) -> Interactive:
+        """Start a job that the caller talks to."""
+        return Conversation(await self._start(job, talking=True), on_error)

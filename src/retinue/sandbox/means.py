@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from retinue.sandbox import volumes
+from retinue.sandbox import volumes, workspaces
 from retinue.sandbox.groups import Group, Groups
 from retinue.sandbox.identities import is_root
 from retinue.sandbox.jobs import Finding, Workspace
@@ -39,8 +37,7 @@ class Means:
         if self.groups is None:
             return None
         # Another server on this machine may have a job of the same id.
-        place = hashlib.sha256(os.fsencode(workspace.folder.parent.resolve())).hexdigest()[:12]
-        return self.groups.group(f"{place}-{workspace.job_id}")
+        return self.groups.group(f"{workspaces.place_of(workspace.folder.parent)}-{workspace.job_id}")
 
     def findings(self) -> list[Finding]:
         """Say of each piece whether it is there."""

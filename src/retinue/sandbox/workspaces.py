@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import subprocess
@@ -17,6 +18,11 @@ _WRITABLE = ("work", "home", "tmp", "shm")
 def workspace_of(folder: Path, job_id: str) -> Workspace:
     """Return where a job's folders are, or would be."""
     return Workspace(folder / check_job_id(job_id))
+
+
+def place_of(folder: Path) -> str:
+    """Return what tells the jobs in a folder from those of another server, where all have one engine or kernel."""
+    return hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
 
 
 def open_folder(folder: Path) -> None:
