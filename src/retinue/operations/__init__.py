@@ -1,6 +1,5 @@
 """Operations: a goal and files, done by a headless command-line agent in a sandbox."""
 
-from retinue.operations.commands import Wanted, WantedInput, begin, cancel, retry
 from retinue.operations.driver import (
     Attempt,
     Driver,
@@ -12,29 +11,20 @@ from retinue.operations.driver import (
     Task,
     Verdict,
 )
-from retinue.operations.drivers import Drivers
 from retinue.operations.fetching import InstallFailed
-from retinue.operations.installing import AGENTS, Installed, drivers_folder, install
+from retinue.operations.installing import AGENTS, install
 
 __all__ = [
     "AGENTS",
     "Attempt",
     "Driver",
     "DriverMissing",
-    "Drivers",
     "Finish",
     "InstallFailed",
-    "Installed",
     "Interactive",
     "Launch",
     "Progress",
     "Task",
     "Verdict",
-    "Wanted",
-    "WantedInput",
-    "begin",
-    "cancel",
-    "drivers_folder",
     "install",
-    "retry",
 ]

@@ -152,7 +152,7 @@ class Attempting:
         begun = self._begun
         await lay_out(self._services, begun, workspace)
         seconds, by_grant = self._time()
-        running = Running(self._services, begun, workspace, self._runs)
+        running = Running(self._services, begun, workspace, self._went_on)
         ran = await running.run(seconds, by_grant=by_grant)
         self._usage = _usage(ran)
         gathered = await storing.gather(begun, workspace, begun.state.requested.limits)
@@ -217,7 +217,7 @@ class Attempting:
 
     # Recording
 
-    async def _runs(self) -> None:
+    async def _went_on(self) -> None:
         if self._begun.inputs:
             await self._note("running")
 

@@ -84,9 +84,8 @@ class ByAnOperation:
         there = as_owner(scope, call.requested.owner_id)
         try:
             operation_id = await begin(there, _wanted(asked, call, budget))
-        except (
-            Fault
-        ) as fault:  # before anything is written, but for one of the month's operations when the lane is full
+        except Fault as fault:
+            # Nothing is written then, but for one of the month's operations when the lane is full.
             return Declined(f"Not started: {fault.detail}")
         return Child(kind=KIND, id=operation_id)
 
