@@ -10,6 +10,7 @@ from typing import Any
 
 import anthropic
 import httpx
+import httpx2
 import openai
 import pytest
 import pytest_asyncio
@@ -49,8 +50,11 @@ class Clients:
         return client
 
     def google(self) -> genai.Client:
-        client = genai.Client(api_key="stub-key", http_options=genai_types.HttpOptions(base_url=self._server.url))
-        self._closing.push_async_callback(client.aio.aclose)
+        # As the product has it; by itself this client would take aiohttp, which only the tests bring along.
+        http = httpx2.AsyncClient(timeout=60)
+        options = genai_types.HttpOptions(base_url=self._server.url, httpx_async_client=http)
+        client = genai.Client(api_key="stub-key", http_options=options)
+        self._closing.push_async_callback(http.aclose)
         return client
 
     def model(self, wire: str, name: str = "stub-0ms") -> Model:
