@@ -115,8 +115,8 @@ def _header(document: dict[str, Any]) -> SealedHeader:
     if type(segment) is not int or not _STREAM_HEADER + _TAG < segment <= 1 << 26 or type(size) is not int or size < 0:
         raise ValueError("impossible sizes")
     return SealedHeader(
-        tenant_id=UUID(document["tenant_id"]),
-        artifact_id=UUID(document["artifact_id"]),
+        tenant_id=UUID(str(document["tenant_id"])),
+        artifact_id=UUID(str(document["artifact_id"])),
         name=str(document["name"]),
         media_type=str(document["media_type"]),
         size=size,

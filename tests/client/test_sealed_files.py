@@ -166,6 +166,7 @@ async def test_a_reader_that_does_not_know_the_last_segment_is_seen(
         {"segment": "65536"},
         {"size": -1},
         {"tenant_id": "x"},
+        {"tenant_id": 17},
         {"recipients": None},
         {"recipients": [{"public_key": KEY.seal_to, "sealed": "!"}]},
         {"recipients": [{"public_key": KEY.seal_to, "sealed": ""}]},
