@@ -291,7 +291,7 @@ def claims_key_late() -> None:
 
     async def looked(self: Repeatable, scope: Scope) -> None:
         query = "SELECT true FROM idempotency_keys WHERE user_id = $1 AND key = $2"
-        if await scope.queries.fetchval(query, scope.owner(), self._digest):
+        if await scope.queries.fetchval(query, scope.owner(), self._digest(scope)):
             await self._replay(scope)
 
     async def kept(self: Repeatable, scope: Scope, answer: Any) -> None:
