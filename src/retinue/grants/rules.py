@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
 from retinue.identity import GranteeKey
-from retinue.kernel import BadInput, Forbidden, dollars, from_base64url
+from retinue.kernel import BadInput, Forbidden, dollars, from_base64url, to_the_second
 from retinue.tools import ArgumentCheck
 from retinue.vault import usable_recipient
 
@@ -90,9 +90,9 @@ def check_alive(terms: Terms, now: datetime) -> None:
     """
     state = terms.state(now)
     if state == "revoked" and terms.revoked_at is not None:
-        raise Forbidden(f"This grant was revoked at {_moment(terms.revoked_at)}.")
+        raise Forbidden(f"This grant was revoked at {to_the_second(terms.revoked_at)}.")
     if state == "expired" and terms.expires_at is not None:
-        raise Forbidden(f"This grant expired at {_moment(terms.expires_at)}.")
+        raise Forbidden(f"This grant expired at {to_the_second(terms.expires_at)}.")
 
 
 def reservation(terms: Terms, now: datetime, budget: int | None, *, again: bool) -> int:
@@ -172,7 +172,3 @@ def read_seal_to(text: str) -> bytes:
     if not usable_recipient(raw):
         raise BadInput("seal_to: send a usable X25519 public key, 32 bytes in base64url.", field="seal_to")
     return raw
-
-
-def _moment(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

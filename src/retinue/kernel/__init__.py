@@ -1,7 +1,7 @@
 """The vocabulary every room shares: ids, clock, money, faults, scope, settings and telemetry."""
 
 from retinue.kernel.addresses import Address, address_refusal
-from retinue.kernel.clock import Clock, ManualClock, SystemClock
+from retinue.kernel.clock import Clock, ManualClock, SystemClock, to_the_second
 from retinue.kernel.encoding import base64url, from_base64url
 from retinue.kernel.faults import (
     BadInput,
@@ -82,6 +82,7 @@ __all__ = [
     "shutdown_tracing",
     "span",
     "to_its_end",
+    "to_the_second",
     "tracing_is_on",
     "write_yaml",
 ]

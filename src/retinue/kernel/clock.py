@@ -22,6 +22,11 @@ class SystemClock:
         return datetime.now(UTC)
 
 
+def to_the_second(moment: datetime) -> str:
+    """Write a moment for people, in UTC and to the second (RFC 3339), such as ``2026-11-20T12:00:00Z``."""
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
 class ManualClock:
     """A clock that stands still until it is moved; for tests and replays."""
 

@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from retinue.database import Database
 from retinue.identity import Credentials, grantee_id
-from retinue.kernel import Actor, ActorKind, Clock, Forbidden, NotFound, Queries, Services, Unauthenticated, UnitOfWork
+from retinue.kernel import (
+    Actor,
+    ActorKind,
+    Clock,
+    Forbidden,
+    NotFound,
+    Queries,
+    Services,
+    Unauthenticated,
+    UnitOfWork,
+    to_the_second,
+)
 from retinue.tenancy import permissions
 from retinue.tenancy.teams import sees_all_teams
 from retinue.web import ALL, Asked, Credential, Entry, Permission
@@ -91,9 +102,9 @@ class DoorKeeper:
             raise Unauthenticated("There is no such grant for the key that signed this request.")
         now, revoked_at, expires_at = self._clock.now(), row["revoked_at"], row["expires_at"]
         if revoked_at is not None:
-            raise Forbidden(f"This grant was revoked at {_moment(revoked_at)}.")
+            raise Forbidden(f"This grant was revoked at {to_the_second(revoked_at)}.")
         if expires_at is not None and expires_at <= now:
-            raise Forbidden(f"This grant expired at {_moment(expires_at)}.")
+            raise Forbidden(f"This grant expired at {to_the_second(expires_at)}.")
         if row["r_role"] is None:
             raise Forbidden("The user who gave this grant is no member of the tenant any more.")
         return _grantee(row["r_user"], row["r_role"], grant_id, grantee)
@@ -179,10 +190,6 @@ def _grantee(user_id: UUID, role: str, grant_id: UUID, grantee: str) -> Entry:
     """Return the entry of an application: what grantees may do, and of that what the granting user may do."""
     actor = Actor(ActorKind.GRANTEE, grantee_id(grantee))
     return Entry(actor, user_id, permissions.GRANTEE, permissions.scopes_within(role), grant_id=grant_id)
-
-
-def _moment(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _columns(holders: Sequence[tuple[Credential, UUID]]) -> list[list[object]]:
