@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
 from retinue.cli.failures import ExitCode
 from retinue_client import Application, GranteeKey
-from tests.support.command_line import CommandLine, fresh_home
+from tests.support.command_line import CommandLine, fresh_home, signed_up
 from tests.support.databases import Cluster
-from tests.support.running import PASSWORD, RunningServer, running_server
+from tests.support.running import RunningServer, running_server
 from tests.support.signing import application_of, granted
 
 pytestmark = pytest.mark.timeout(180)
@@ -30,12 +29,7 @@ def retinue(
     server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> CommandLine:
     """The command line of somebody who has just signed up."""
-    fresh_home(tmp_path / "home", monkeypatch)
-    monkeypatch.setenv("RETINUE_SERVER", server.base_url)
-    line = CommandLine(monkeypatch, capfd)
-    email = f"ann-{uuid4().hex[:8]}@example.com"
-    line.ok("sign-up", "--email", email, "--password-stdin", stdin=f"{PASSWORD}\n")
-    return line
+    return signed_up(server, tmp_path, monkeypatch, capfd)
 
 
 @pytest.mark.parametrize("size", [0, 1000, 20_000_000], ids=["empty", "small", "large"])

@@ -10,14 +10,13 @@ import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import IO
-from uuid import uuid4
 
 import pytest
 
 from retinue.cli.failures import ExitCode
-from tests.support.command_line import CommandLine, fresh_home
+from tests.support.command_line import CommandLine, signed_up
 from tests.support.databases import Cluster
-from tests.support.running import PASSWORD, RETINUE, RunningServer, running_server
+from tests.support.running import RETINUE, RunningServer, running_server
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -33,12 +32,7 @@ def retinue(
     server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> CommandLine:
     """The command line of somebody who has just signed up."""
-    fresh_home(tmp_path / "home", monkeypatch)
-    monkeypatch.setenv("RETINUE_SERVER", server.base_url)
-    line = CommandLine(monkeypatch, capfd)
-    email = f"ann-{uuid4().hex[:8]}@example.com"
-    line.ok("sign-up", "--email", email, "--password-stdin", stdin=f"{PASSWORD}\n")
-    return line
+    return signed_up(server, tmp_path, monkeypatch, capfd)
 
 
 def test_an_item_from_its_making_to_its_undoing(retinue: CommandLine, tmp_path: Path) -> None:

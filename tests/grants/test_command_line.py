@@ -6,15 +6,14 @@ import json
 from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
 from retinue.cli.failures import ExitCode
 from retinue_client import Application, GranteeKey, Refused
-from tests.support.command_line import CommandLine, fresh_home
+from tests.support.command_line import CommandLine, signed_up
 from tests.support.databases import Cluster
-from tests.support.running import PASSWORD, RunningServer, running_server
+from tests.support.running import RunningServer, running_server
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +27,7 @@ def retinue(
     server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> CommandLine:
     """The command line of somebody who has just signed up."""
-    fresh_home(tmp_path / "home", monkeypatch)
-    monkeypatch.setenv("RETINUE_SERVER", server.base_url)
-    line = CommandLine(monkeypatch, capfd)
-    email = f"ann-{uuid4().hex[:8]}@example.com"
-    line.ok("sign-up", "--email", email, "--password-stdin", stdin=f"{PASSWORD}\n")
-    return line
+    return signed_up(server, tmp_path, monkeypatch, capfd)
 
 
 async def test_from_a_key_to_its_end(retinue: CommandLine, server: RunningServer, tmp_path: Path) -> None:

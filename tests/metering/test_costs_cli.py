@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
@@ -19,9 +19,9 @@ from retinue.kernel import QuotaExhausted, Scope, new_id
 from retinue.ledger import Feed
 from retinue.metering import Charge
 from tests.metering.support import metering_services, operator
-from tests.support.command_line import CommandLine, fresh_home
+from tests.support.command_line import CommandLine, signed_up
 from tests.support.databases import Cluster
-from tests.support.running import PASSWORD, RunningServer, running_server
+from tests.support.running import RunningServer, running_server
 from tests.support.scopes import scope_of
 
 
@@ -36,12 +36,7 @@ def retinue(
     server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> CommandLine:
     """The command line of somebody who has just signed up."""
-    fresh_home(tmp_path / "home", monkeypatch)
-    monkeypatch.setenv("RETINUE_SERVER", server.base_url)
-    line = CommandLine(monkeypatch, capfd)
-    email = f"ann-{uuid4().hex[:8]}@example.com"
-    line.ok("sign-up", "--email", email, "--password-stdin", stdin=f"{PASSWORD}\n")
-    return line
+    return signed_up(server, tmp_path, monkeypatch, capfd)
 
 
 @asynccontextmanager

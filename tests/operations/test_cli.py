@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 
 from retinue.cli.failures import ExitCode
-from tests.support.command_line import CommandLine, fresh_home
-from tests.support.running import PASSWORD, RunningServer
+from tests.support.command_line import CommandLine, signed_up
+from tests.support.running import RunningServer
 
 
 @pytest.fixture
@@ -17,12 +17,7 @@ def retinue(
     server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> CommandLine:
     """The command line of somebody who has just signed up."""
-    fresh_home(tmp_path / "home", monkeypatch)
-    monkeypatch.setenv("RETINUE_SERVER", server.base_url)
-    line = CommandLine(monkeypatch, capfd)
-    email = f"ann-{uuid4().hex[:8]}@example.com"
-    line.ok("sign-up", "--email", email, "--password-stdin", stdin=f"{PASSWORD}\n")
-    return line
+    return signed_up(server, tmp_path, monkeypatch, capfd)
 
 
 def test_a_program_is_run_followed_and_what_it_made_is_fetched(retinue: CommandLine, tmp_path: Path) -> None:

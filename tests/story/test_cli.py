@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from retinue.cli.failures import ExitCode
-from tests.support.command_line import CommandLine, Terminal, fresh_home
+from tests.support.command_line import CommandLine, Terminal, fresh_home, signed_up
 from tests.support.databases import Cluster
 from tests.support.running import PASSWORD, RunningServer, running_server
 
@@ -32,12 +32,7 @@ def retinue(
     server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> CommandLine:
     """The command line of somebody who has just signed up."""
-    fresh_home(tmp_path / "home", monkeypatch)
-    monkeypatch.setenv("RETINUE_SERVER", server.base_url)
-    line = CommandLine(monkeypatch, capfd)
-    email = f"ann-{uuid4().hex[:8]}@example.com"
-    line.ok("sign-up", "--email", email, "--password-stdin", stdin=f"{PASSWORD}\n")
-    return line
+    return signed_up(server, tmp_path, monkeypatch, capfd)
 
 
 def test_from_signing_up_to_the_record(retinue: CommandLine, tmp_path: Path) -> None:

@@ -8,14 +8,13 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
 from retinue.cli.failures import ExitCode
-from tests.support.command_line import CommandLine, Terminal, fresh_home
+from tests.support.command_line import CommandLine, Terminal, signed_up
 from tests.support.databases import Cluster
-from tests.support.running import PASSWORD, RunningServer, running_server
+from tests.support.running import RunningServer, running_server
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -40,11 +39,7 @@ def retinue(
 def somebody(
     server: RunningServer, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> CommandLine:
-    fresh_home(folder / "home", monkeypatch)
-    monkeypatch.setenv("RETINUE_SERVER", server.base_url)
-    line = CommandLine(monkeypatch, capfd)
-    email = f"ann-{uuid4().hex[:8]}@example.com"
-    line.ok("sign-up", "--email", email, "--password-stdin", stdin=f"{PASSWORD}\n")
+    line = signed_up(server, folder, monkeypatch, capfd)
     line.ok("agents", "install-team")
     return line
 

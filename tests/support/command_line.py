@@ -15,11 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import pytest
 
 from retinue.cli.program import run
+from tests.support.running import PASSWORD, RunningServer
 
 OWN_SETTINGS = ("RETINUE_API_KEY", "RETINUE_SERVER", "RETINUE_TENANT", "RETINUE_PORT")
 _SECONDS = 60.0
@@ -77,6 +79,18 @@ def fresh_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in OWN_SETTINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
+
+
+def signed_up(
+    server: RunningServer, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> CommandLine:
+    """Return the command line of somebody new who has just signed up at ``server``, with a home in ``folder``."""
+    fresh_home(folder / "home", monkeypatch)
+    monkeypatch.setenv("RETINUE_SERVER", server.base_url)
+    line = CommandLine(monkeypatch, capfd)
+    email = f"ann-{uuid4().hex[:8]}@example.com"
+    line.ok("sign-up", "--email", email, "--password-stdin", stdin=f"{PASSWORD}\n")
+    return line
 
 
 class Terminal:

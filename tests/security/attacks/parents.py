@@ -17,5 +17,5 @@ for target in (os.getppid(), 1):
 if len(sys.argv) > 1 and sys.argv[1] == "all":
     with contextlib.suppress(OSError):
         os.kill(-1, signal.SIGTERM)
-time.sleep(0.2)
+time.sleep(0.2)  # a signal that gets through ends this program before it can say so
 print("still here", flush=True)
