@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from retinue.database import Database
-from tests.web.paper import House, Person, served, settings_for_tests
+from retinue.web.streams import Streams
+from tests.web.paper import House, Person, eventually, served, settings_for_tests
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +18,7 @@ async def house(database: Database) -> AsyncIterator[House]:
 
 
 @pytest.fixture
-def ann(house: House) -> Person:
-    """A new user with a tenant of her own."""
+async def ann(house: House) -> Person:
+    """A new user with a tenant of her own, once the server has seen that earlier tests' streams were hung up."""
+    await eventually(lambda: house.services.get(Streams).count() == 0, 60)
     return house.gate.add()

@@ -51,7 +51,7 @@ class Listener:
         data = await self._reader.readexactly(size + 2)
         return data[:-2]
 
-    async def block(self, seconds: float = 10) -> Heard | None:
+    async def block(self, seconds: float = 30) -> Heard | None:
         """Return the next block, comments and bare ids too; None at the end of the stream."""
         async with asyncio.timeout(seconds):
             while b"\n\n" not in self._text:
@@ -75,7 +75,7 @@ class Listener:
         number = int(fields["id"]) if "id" in fields else None
         return Heard(number, fields.get("event", ""), data, fields.get("", "") if "" in fields else "")
 
-    async def next(self, seconds: float = 10) -> Heard:
+    async def next(self, seconds: float = 30) -> Heard:
         """Return the next event or frame."""
         while True:
             found = await self.block(seconds)
@@ -83,11 +83,11 @@ class Listener:
             if found.event:
                 return found
 
-    async def several(self, count: int, seconds: float = 10) -> list[Heard]:
+    async def several(self, count: int, seconds: float = 30) -> list[Heard]:
         async with asyncio.timeout(seconds):
             return [await self.next(seconds) for _ in range(count)]
 
-    async def rest(self, seconds: float = 10) -> list[Heard]:
+    async def rest(self, seconds: float = 30) -> list[Heard]:
         """Return everything up to the end of the stream."""
         found = []
         async with asyncio.timeout(seconds):
@@ -123,7 +123,7 @@ async def listening(
     writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
     listener = Listener(reader, writer)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await listener.begin()
             if listener.status == 200:
                 opening = await listener.block()

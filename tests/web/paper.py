@@ -403,7 +403,7 @@ async def served(
         await bus.close()
 
 
-async def eventually(condition: Any, seconds: float = 10.0) -> None:
+async def eventually(condition: Any, seconds: float = 30.0) -> None:
     """Wait until ``condition()`` is true.
 
     Raises:

@@ -21,7 +21,7 @@ from retinue.web.connection import Connection
 from retinue.web.streams import Streams
 from retinue.web.track import Track
 from tests.support.databases import Cluster
-from tests.web.listening import Heard, listening
+from tests.web.listening import Heard, Listener, listening
 from tests.web.paper import (
     House,
     NoteHidden,
@@ -420,3 +420,59 @@ async def test_a_pump_that_stumbles_goes_on(house: House, ann: Person, monkeypat
         await house.write(ann, "in spite of it")
         assert texts([await listener.next()]) == ["in spite of it"]
     assert not stumbles
+
+
+async def test_one_stream_that_fails_takes_no_other_along(house: House, ann: Person, monkeypatch: Any) -> None:
+    """Without the net in ``_start`` the others would miss what was being handed on, and everything after it."""
+    async with AsyncExitStack() as stack:
+        several = [await stack.enter_async_context(listening(house.url, ann.headers)) for _ in range(5)]
+        await house.write(ann, "before")
+        for listener in several:
+            assert texts([await listener.next()]) == ["before"]
+        (holder,) = streams(house)._holders.values()
+        broken = next(iter(holder.connections))
+
+        async def fails(_message: Any) -> None:
+            raise ValueError("a mistake")
+
+        monkeypatch.setattr(broken, "_send", fails)
+        await house.write(ann, "after", copies=3)
+        assert sorted([await _count(listener) for listener in several]) == [0, 3, 3, 3, 3]
+        assert broken.ended == "error"
+
+
+async def _count(listener: Listener) -> int:
+    """Return how many of three events come before the stream ends."""
+    try:
+        return len(await listener.several(3))
+    except AssertionError:
+        return 0
+
+
+async def test_a_past_that_cannot_be_read_in_time_ends_that_stream_alone(
+    house: House, ann: Person, monkeypatch: Any
+) -> None:
+    """A time limit set on the way into the past must strike whoever waits there, not the request around it."""
+    await house.write(ann, "past", copies=3)
+    ends = []
+    original = Connection.end
+
+    def end(self: Connection, reason: str) -> None:
+        ends.append(reason)
+        original(self, reason)
+
+    async def never(*_: Any) -> Any:
+        async with asyncio.timeout(0.01):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(Connection, "end", end)
+    monkeypatch.setattr(streams(house)._feed, "read", never)
+    monkeypatch.setattr(Channel, "check", _let_pass)
+    async with listening(house.url, ann.headers, after=1) as listener:
+        assert await listener.rest() == []
+    await eventually(lambda: streams(house).count() == 0)
+    assert ends == ["error"]
+
+
+async def _let_pass(self: Channel, after: int) -> None:
+    pass

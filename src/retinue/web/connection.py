@@ -153,6 +153,9 @@ class Connection(ABC):
 
     async def _send_past(self, after: int, upto: int) -> None:
         """Send what was recorded before the stream joined its track, from the ledger."""
+        # Whoever waits goes on in a task of its own (see `_start`), and a time limit belongs to the task that set it:
+        # so wait once before the database sets any.
+        await asyncio.sleep(0)
         while after < upto:
             async with self._channel.backlogs:
                 page = await self._channel.feed.read(self._channel.tenant_id, after, min(_PAGE, upto - after))
@@ -198,6 +201,11 @@ class Connection(ABC):
         except StopIteration:
             return
         except (Fault, OSError):
+            self.end("error")
+            return
+        except Exception:
+            # It ends here: the channel that asked for this has other streams to serve.
+            log.exception("a live stream failed")
             self.end("error")
             return
         track = self._track
@@ -277,6 +285,8 @@ class Connection(ABC):
             return True
         except (RuntimeError, OSError):  # the connection is on its way down already
             return True
+        except Exception:  # sending is what failed: no word reaches this client
+            return False
         closing.close()
         return False
 
