@@ -176,6 +176,26 @@ def publishes_after_cancel() -> None:
     ending._refusal = none  # type: ignore[assignment]
 
 
+def charges_again() -> None:
+    """What an attempt used is charged by whoever comes by."""
+    from retinue import metering
+    from retinue.kernel import new_id
+
+    plain = metering.charge
+
+    async def charge(scope: Any, charges: Sequence[Any]) -> int:
+        return await plain(scope, [replace(one, key=str(new_id())) for one in charges])
+
+    metering.charge = charge
+
+
+def tells_no_usage() -> None:
+    """A sandbox that is cancelled does not tell what was used."""
+    from retinue.operations.attempting import Attempting
+
+    Attempting._used = lambda *_: None  # type: ignore[method-assign]
+
+
 def leaves_the_sandbox() -> None:
     """Neither a new attempt nor a new worker ends what an earlier one left."""
     from retinue.operations import beginning

@@ -18,6 +18,7 @@ from retinue.sandbox.means import Means
 from retinue.sandbox.volumes import Kind
 from tests.support.container_engine import Engine
 from tests.support.sandboxes import make_job, run_job
+from tests.support.waiting import holds
 
 
 @pytest_asyncio.fixture
@@ -42,6 +43,15 @@ class TestDocker(SandboxConformance):
 
     async def make_sandbox(self, folder: Path) -> Sandbox:
         return docker(self.engine, folder)
+
+    async def until_measured(self, sandbox: Sandbox) -> None:
+        """The engine is asked again and again: one answer that was asked for from now on, and that it has come."""
+
+        def asked() -> int:
+            return sum(one.endswith("/stats") for one in self.engine.asked)
+
+        before = asked()
+        await holds(lambda: asked() >= before + 2, seconds=60)
 
     async def test_a_program_can_be_talked_to(self, sandbox: Sandbox) -> None:
         with pytest.raises(SandboxRefused):

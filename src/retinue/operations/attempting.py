@@ -23,7 +23,6 @@ from retinue.operations.events import (
     Ending,
     OperationCompleted,
     OperationFailed,
-    OperationHandedOver,
     OperationProgressed,
     OperationTimedOut,
     Output,
@@ -34,6 +33,7 @@ from retinue.operations.judging import Judged, ModelUse
 from retinue.operations.running import Ran, Running, lay_out, sandbox_limits
 from retinue.operations.storing import Gathered
 from retinue.sandbox import SandboxFailed, SandboxRefused, Workspace
+from retinue.sandbox import Usage as SandboxUsage
 from retinue.tools import Effect, Labels, Tool, ToolContext, ToolFault, ToolOutcome, Trust
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ T = TypeVar("T")
 
 _LONGEST = 86_400.0
 _TRIES = 12
+_TRIES_OF_LEAVING = 4  # 0.7 s: the process may be about to end
 _FILE_TOO_LARGE = 128 + signal.SIGXFSZ  # what a program ends with that writes a file larger than it may
 _LONGEST_PAUSE = 5.0
 
@@ -118,7 +119,7 @@ class Attempting:
         except Superseded as fault:
             raise ToolFault(fault.detail) from None
         except asyncio.CancelledError:
-            await self._cancelled()
+            await self._left()
             raise
         finally:
             await to_its_end(self._wiped(workspace))
@@ -152,9 +153,8 @@ class Attempting:
         begun = self._begun
         await lay_out(self._services, begun, workspace)
         seconds, by_grant = self._time()
-        running = Running(self._services, begun, workspace, self._went_on)
+        running = Running(self._services, begun, workspace, self._went_on, self._used)
         ran = await running.run(seconds, by_grant=by_grant)
-        self._usage = _usage(ran)
         gathered = await storing.gather(begun, workspace, begun.state.requested.limits)
         try:
             judged = await self._judged(ran, gathered)
@@ -164,6 +164,15 @@ class Attempting:
         finally:
             gathered.close()
         return self._wanted(judged, made.outputs, (*gathered.skipped, *made.skipped))
+
+    def _used(self, used: SandboxUsage) -> None:
+        """Note what the program used, however it ended. What its models did is on the bill."""
+        self._usage = Usage(
+            seconds=used.seconds,
+            cpu_seconds=used.cpu_seconds,
+            peak_memory=used.peak_memory,
+            memory_byte_seconds=used.memory_byte_seconds,
+        )
 
     def _time(self) -> tuple[float, bool]:
         """Return how long the program may take, and whether that is because its grant ends then."""
@@ -253,24 +262,23 @@ class Attempting:
         async with open_scope(self._services, begun.tenant_id, user_id=owner_id, cause=f"run:{begun.run_id}") as scope:
             return await ending.finish(scope, begun.fence, wanted, self.received)
 
-    async def _cancelled(self) -> None:
-        """Record the end at once when it was asked for; a look would do it a moment later.
+    async def _left(self) -> None:
+        """Record the end at once when it was asked for; a look would do it a moment later, and not know the usage.
 
-        Or that this process ends, so that an update of the server does not count as a try.
+        Or that the attempt was left in the middle: its run has ended or is somebody else's now, or this process ends.
         """
         with suppress(Fault):
-            await to_its_end(self._ended_by_request())
+            await to_its_end(steadfast(self._left_once, tries=_TRIES_OF_LEAVING))
 
-    async def _ended_by_request(self) -> None:
+    async def _left_once(self) -> None:
         begun = self._begun
         async with open_scope(self._services, begun.tenant_id, user_id=begun.state.requested.owner_id) as scope:
-            with suppress(Superseded):
-                row = await ending.locked_for(scope, begun.fence)
-                if row.cancel_cause is not None:
-                    # Which records the cancellation instead.
-                    await ending.finish(scope, begun.fence, self._failed("internal", "cancelled"), ())
-                elif self._services.get(Dispatcher).closing:
-                    await record(scope, row, OperationHandedOver(attempt=begun.fence.attempt))
+            row = await ending.locked_for(scope, begun.fence)
+            if row.cancel_cause is not None:
+                # Which records the cancellation instead.
+                await ending.finish(scope, begun.fence, self._failed("internal", "cancelled"), ())
+            else:
+                await ending.leave(scope, row, self._usage, handed_over=self._services.get(Dispatcher).closing)
 
     async def _wiped(self, workspace: Workspace | None) -> None:
         sandbox = self._begun.sandbox
@@ -283,28 +291,13 @@ class Attempting:
             log.exception("the workspace of %s could not be wiped", self._begun.job_id)
 
 
-async def steadfast(work: Callable[[], Awaitable[T]]) -> T:
+async def steadfast(work: Callable[[], Awaitable[T]], *, tries: int = _TRIES) -> T:
     """Do this, a transaction of its own; while the database is away, again and again for about half a minute."""
-    for number in range(_TRIES):
+    for number in range(tries):
         try:
             return await work()
         except Unavailable:
-            if number == _TRIES - 1:
+            if number == tries - 1:
                 raise
             await asyncio.sleep(min(0.1 * 2**number, _LONGEST_PAUSE))
     raise AssertionError("unreachable")
-
-
-def _usage(ran: Ran) -> Usage:
-    used, use = ran.ended.usage, ran.use
-    return Usage(
-        seconds=used.seconds,
-        cpu_seconds=used.cpu_seconds,
-        peak_memory=used.peak_memory,
-        memory_byte_seconds=used.memory_byte_seconds,
-        model_calls=use.calls,
-        input_tokens=use.input_tokens,
-        output_tokens=use.output_tokens,
-        unpriced=use.unpriced,
-        model_cost=use.cost,
-    )

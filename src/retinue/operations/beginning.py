@@ -115,7 +115,7 @@ async def _begun_or_ended(
     sandbox: Sandbox | None,
 ) -> Begun | Ending:
     if row.cancel_cause is not None:
-        return await ending.end(scope, row, await ending.why_cancelled(scope, row, ending.NOTHING))
+        return await ending.end(scope, row, await ending.why_cancelled(scope, row, state.used))
     holds, _ = await policy(scope)
     least = stricter(stricter(holds.min_level, state.requested.min_level), scope.service(Settings).sandbox_minimum)
     try:
@@ -123,9 +123,8 @@ async def _begun_or_ended(
             raise _Refused("sandbox_refused", complaint or _too_open(probe, least))
         return await _begun(scope, row, state, holds, probe, sandbox, least)
     except _Refused as refused:
-        return await ending.end(
-            scope, row, OperationFailed(attempt=row.attempt, kind=refused.kind, detail=refused.detail)
-        )
+        failed = OperationFailed(attempt=row.attempt, kind=refused.kind, detail=refused.detail, usage=state.used)
+        return await ending.end(scope, row, failed)
 
 
 def _too_open(probe: Probe | None, least: str) -> str:

@@ -15,6 +15,7 @@ from retinue import artifacts, grants, metering, runs
 from retinue.artifacts import Received
 from retinue.dispatch import wake
 from retinue.kernel import Conflict, NotFound, Scope
+from retinue.ledger import Event
 from retinue.metering import Charge
 from retinue.operations import crew, views
 from retinue.operations.commands import LOOK, load, record
@@ -23,6 +24,8 @@ from retinue.operations.events import (
     OperationCancelled,
     OperationCompleted,
     OperationFailed,
+    OperationHandedOver,
+    OperationInterrupted,
     OperationTimedOut,
     Usage,
 )
@@ -34,8 +37,6 @@ from retinue.runs import RunOutcome
 from retinue.runs import Status as RunStatus
 
 ENDED = Counter("retinue_operations_total", "Operations that ended", ["driver", "status", "kind"])
-
-NOTHING = Usage()
 
 _RUN_KINDS = {"deadline": TIMEOUT, "dead_letter": "worker_lost", "budget": "budget"}
 
@@ -83,6 +84,25 @@ async def finish(
         await artifacts.publish(scope, made)
     await discard_left(scope, row.operation_id)
     return await end(scope, row, wanted if refusal is None else refusal)
+
+
+async def leave(scope: Scope, row: OperationRow, usage: Usage, *, handed_over: bool) -> None:
+    """Leave an attempt in the middle that was neither finished nor cancelled; charge for what it used.
+
+    The row is locked, and the attempt is its newest one. It is charged by its number: what ends the operation later,
+    or begins the next attempt, cannot charge for it again.
+
+    Args:
+        handed_over: this process ends in good order, and it does not count as a try.
+    """
+    facts: list[Event] = []
+    if usage != Usage():
+        await _charge(scope, row, row.attempt, usage)
+        facts.append(OperationInterrupted(attempt=row.attempt, usage=usage))
+    if handed_over:
+        facts.append(OperationHandedOver(attempt=row.attempt))
+    if facts:
+        await record(scope, row, *facts)
 
 
 async def discard_left(scope: Scope, operation_id: UUID) -> None:
@@ -140,22 +160,7 @@ async def end(scope: Scope, row: OperationRow, fact: Ending) -> Ending:
 async def _charged(scope: Scope, row: OperationRow, fact: Ending) -> Ending:
     """Charge for what an attempt used, and say in its end what all of the operation has cost."""
     used = fact.usage
-    agent_id = await crew.agent_id(scope)
-    used_of: dict[Literal["cpu", "memory"], float] = {"cpu": used.cpu_seconds, "memory": used.memory_byte_seconds}
-    charges = [
-        Charge(
-            kind=kind,
-            quantity=quantity,
-            key=str(fact.attempt),
-            user_id=row.owner_id,
-            agent_id=agent_id,
-            application=row.application,
-            operation_id=row.operation_id,
-        )
-        for kind, quantity in used_of.items()
-        if quantity > 0
-    ]
-    await metering.charge(scope, charges)
+    await _charge(scope, row, fact.attempt, used)
     bill = await metering.bill(scope, row.operation_id)
     models = [line for line in bill.lines if line.kind == "model"]
     usage = msgspec.structs.replace(
@@ -170,6 +175,26 @@ async def _charged(scope: Scope, row: OperationRow, fact: Ending) -> Ending:
     return msgspec.structs.replace(fact, usage=usage)
 
 
+async def _charge(scope: Scope, row: OperationRow, attempt: int, used: Usage) -> None:
+    """Charge for what an attempt used, unless it was charged before."""
+    agent_id = await crew.agent_id(scope)
+    used_of: dict[Literal["cpu", "memory"], float] = {"cpu": used.cpu_seconds, "memory": used.memory_byte_seconds}
+    charges = [
+        Charge(
+            kind=kind,
+            quantity=quantity,
+            key=str(attempt),
+            user_id=row.owner_id,
+            agent_id=agent_id,
+            application=row.application,
+            operation_id=row.operation_id,
+        )
+        for kind, quantity in used_of.items()
+        if quantity > 0
+    ]
+    await metering.charge(scope, charges)
+
+
 async def _keep_or_drop_files(scope: Scope, row: OperationRow, fact: Ending) -> None:
     """Forget the small files of the request; where it may be tried again, only after a while."""
     if isinstance(fact, OperationCompleted):
@@ -179,16 +204,16 @@ async def _keep_or_drop_files(scope: Scope, row: OperationRow, fact: Ending) -> 
         await wake(scope, LOOK, row.operation_id, at=scope.clock.now() + timedelta(seconds=holds.failed_retention))
 
 
-def by_its_run(row: OperationRow, outcome: RunOutcome) -> Ending:
+def by_its_run(row: OperationRow, outcome: RunOutcome, usage: Usage) -> Ending:
     """Return the end of an operation whose run has ended and did not record one: cancelled, out of time, poison."""
     if outcome.status is RunStatus.CANCELLED:
-        return OperationCancelled(attempt=row.attempt, reason=outcome.text)
+        return OperationCancelled(attempt=row.attempt, reason=outcome.text, usage=usage)
     kind = _RUN_KINDS.get(outcome.kind or "", "internal")
     if kind == TIMEOUT:
         return OperationFailed(
-            attempt=row.attempt, kind="worker_lost", detail=f"It took too many attempts. {outcome.text}"
+            attempt=row.attempt, kind="worker_lost", detail=f"It took too many attempts. {outcome.text}", usage=usage
         )
-    return OperationFailed(attempt=row.attempt, kind=kind, detail=outcome.text)
+    return OperationFailed(attempt=row.attempt, kind=kind, detail=outcome.text, usage=usage)
 
 
 async def look(scope: Scope, row: OperationRow) -> bool:
@@ -202,7 +227,8 @@ async def look(scope: Scope, row: OperationRow) -> bool:
     if outcome is None:
         return False
     await discard_left(scope, row.operation_id)
-    ending = by_its_run(row, outcome) if row.cancel_cause is None else await why_cancelled(scope, row, Usage())
+    used = (await load(scope, row.operation_id)).used
+    ending = by_its_run(row, outcome, used) if row.cancel_cause is None else await why_cancelled(scope, row, used)
     await end(scope, row, ending)
     return True
 

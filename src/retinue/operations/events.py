@@ -136,6 +136,14 @@ class OperationProgressed(Event, frozen=True, kw_only=True):
     phase: Literal["running", "collecting"]
 
 
+@event("operation.interrupted")
+class OperationInterrupted(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """The worker had to leave an attempt in the middle, and what that had used is charged. Another one may follow."""
+
+    attempt: int
+    usage: Usage = Usage()
+
+
 @event("operation.handed_over")
 class OperationHandedOver(Event, frozen=True, kw_only=True):
     """The worker ended in good order in the middle of an attempt; the next one does not count as a further try."""
@@ -214,6 +222,7 @@ EVENTS = (
     OperationRequested,
     OperationStarted,
     OperationProgressed,
+    OperationInterrupted,
     OperationHandedOver,
     OperationCancelRequested,
     *ENDINGS,

@@ -24,6 +24,7 @@ from retinue.operations.events import (
     OperationCompleted,
     OperationFailed,
     OperationHandedOver,
+    OperationInterrupted,
     OperationProgressed,
     OperationRequested,
     OperationRetried,
@@ -76,6 +77,7 @@ class OperationState:
         attempt: the number of the newest attempt, 0 before the first.
         cancel: why it shall end, once somebody wants that.
         ending: how it ended.
+        used: what is known of the use of the newest attempt, if that was left in the middle.
         before: what it had taken when it was last asked for again.
         retries: how often it was asked for again.
     """
@@ -93,6 +95,7 @@ class OperationState:
     ending: Ending | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    used: Usage = field(default_factory=Usage)
     attempts_before: int = field(default=0)
     before: Usage = field(default_factory=Usage)
     retries: int = 0
@@ -133,9 +136,11 @@ def _apply(state: OperationState, fact: Event, at: datetime) -> None:
     if isinstance(fact, OperationStarted):
         state.attempt, state.level, state.sandbox = fact.attempt, fact.level, fact.sandbox
         state.started_at = state.started_at or at
-        state.phase = fact.phase
+        state.phase, state.used = fact.phase, Usage()
     elif isinstance(fact, OperationProgressed):
         state.phase = fact.phase
+    elif isinstance(fact, OperationInterrupted):
+        state.used = fact.usage
     elif isinstance(fact, OperationHandedOver):
         state.attempts_before, state.phase = state.attempts_before + 1, ""
     elif isinstance(fact, OperationCancelRequested):
@@ -146,6 +151,7 @@ def _apply(state: OperationState, fact: Event, at: datetime) -> None:
         state.run_id, state.attempts_before, state.retries = fact.run_id, state.attempt, state.retries + 1
         if fact.budget is not None:
             state.requested = msgspec.structs.replace(state.requested, budget=fact.budget)
+        state.used = Usage()
         state.before = state.ending.usage if state.ending is not None else state.before
         state.cancel = state.ending = state.ended_at = state.started_at = None
 

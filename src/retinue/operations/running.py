@@ -21,7 +21,7 @@ from retinue.operations.beginning import Begun
 from retinue.operations.driver import Attempt, Interactive, Launch, Stream, Task
 from retinue.operations.policy import Limits
 from retinue.operations.showing import Showing
-from retinue.sandbox import GATEWAY_PORT, HOME, WORK, Ended, Job, Level, Sandbox, Workspace
+from retinue.sandbox import GATEWAY_PORT, HOME, WORK, Ended, Job, Level, OnUsage, Sandbox, Workspace
 from retinue.sandbox import Limits as SandboxLimits
 
 TAIL = 64 * 1024
@@ -66,15 +66,22 @@ class Running:
         begun: the attempt.
         workspace: its folders, empty.
         went_on: notes that the program is about to start.
+        used: is told what the program used once it is dead, also when it was cancelled.
     """
 
     def __init__(
-        self, services: Services, begun: Begun, workspace: Workspace, went_on: Callable[[], Awaitable[None]]
+        self,
+        services: Services,
+        begun: Begun,
+        workspace: Workspace,
+        went_on: Callable[[], Awaitable[None]],
+        used: OnUsage,
     ) -> None:
         self._services = services
         self._begun = begun
         self._workspace = workspace
         self._went_on = went_on
+        self._used = used
         self._tails: dict[Stream, Tail] = {"stdout": Tail(), "stderr": Tail()}
         self._showing = Showing(
             services.get(Live),  # type: ignore[type-abstract]  # services are found by their base class
@@ -164,12 +171,12 @@ class Running:
                 self._showing.add(progress)
 
         if not isinstance(attempt, Interactive):
-            return await sandbox.run(job, heard)
+            return await sandbox.run(job, heard, self._used)
 
         def erred(_stream: Stream, chunk: bytes) -> None:
             heard("stderr", chunk)
 
-        async with await sandbox.interactive(job, erred) as process:
+        async with await sandbox.interactive(job, erred, self._used) as process:
 
             async def received() -> AsyncIterator[bytes]:
                 while chunk := await process.read():

@@ -13,6 +13,7 @@ from retinue.sandbox.jobs import (
     Job,
     Limits,
     OnOutput,
+    OnUsage,
     Probe,
     Sandbox,
     SandboxRefused,
@@ -38,11 +39,13 @@ class NoSandbox(Sandbox):
         """Refuse."""
         raise SandboxRefused(self._reason)
 
-    async def run(self, job: Job, on_output: OnOutput) -> Ended:
+    async def run(self, job: Job, on_output: OnOutput, on_usage: OnUsage | None = None) -> Ended:
         """Refuse."""
         raise SandboxRefused(self._reason)
 
-    async def interactive(self, job: Job, on_error: OnOutput | None = None) -> Interactive:
+    async def interactive(
+        self, job: Job, on_error: OnOutput | None = None, on_usage: OnUsage | None = None
+    ) -> Interactive:
         """Refuse."""
         raise SandboxRefused(self._reason)
 

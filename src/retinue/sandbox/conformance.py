@@ -24,9 +24,10 @@ import pytest_asyncio
 
 from retinue.kernel import BadInput, new_id
 from retinue.sandbox.collecting import Taking, collect
-from retinue.sandbox.jobs import GATEWAY_PORT, Ended, Job, Limits, Sandbox, SandboxRefused, Stream
+from retinue.sandbox.jobs import GATEWAY_PORT, Ended, Job, Limits, Sandbox, SandboxRefused, Stream, Usage
 from retinue.sandbox.levels import Level
 
+_BUSY = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"
 _LIMITS = Limits(seconds=30, memory=256 << 20, disk=64 << 20, processes=64, output=1 << 20)
 
 
@@ -80,13 +81,21 @@ class SandboxConformance:
         ended, _, _ = await self.run(sandbox, await self.job(sandbox, "true"))
         assert (probe.level, ended.level) == (self.level, self.level), probe
 
+    async def until_measured(self, sandbox: Sandbox) -> None:
+        """Wait until what a job used up to now is known. Nothing to wait for where it is known at the end, to the byte.
+
+        A sandbox that asks an engine now and then waits here until the engine has answered.
+        """
+
     async def test_a_job_below_its_minimum_is_not_started(self, sandbox: Sandbox) -> None:
         if self.level is Level.A:
             return  # there is nothing above
         job = await self.job(sandbox, "echo ran > ran")
+        told: list[Usage] = []
         with pytest.raises(SandboxRefused):
-            await self.run(sandbox, replace(job, minimum=Level.A))
+            await sandbox.run(replace(job, minimum=Level.A), lambda _stream, _data: None, told.append)
         assert os.listdir(job.workspace.work) == []
+        assert told == []
 
     @pytest.mark.parametrize(
         "script, code", [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("no-such-program", 127)]
@@ -214,8 +223,10 @@ class SandboxConformance:
         def fail(_stream: Stream, _data: bytes) -> None:
             raise ZeroDivisionError
 
+        told: list[Usage] = []
         with pytest.raises(ZeroDivisionError):
-            await asyncio.wait_for(sandbox.run(job, fail), 10)
+            await asyncio.wait_for(sandbox.run(job, fail, told.append), 10)
+        assert len(told) == 1
 
     async def test_a_job_that_is_cancelled_is_dead_before_the_caller_goes_on(self, sandbox: Sandbox) -> None:
         beat = "while :; do echo x >> beat; sleep 0.02; done"
@@ -231,6 +242,23 @@ class SandboxConformance:
         await asyncio.sleep(0.2)
         assert (job.workspace.work / "beat").stat().st_size == size
 
+    async def test_a_job_that_is_cancelled_tells_once_what_it_used(self, sandbox: Sandbox) -> None:
+        told: list[Usage] = []
+        job = await self.job(sandbox, f"{_BUSY}; echo ready; sleep 60", limits=replace(_LIMITS, seconds=120))
+        ready = asyncio.Event()
+        running = asyncio.create_task(sandbox.run(job, lambda _stream, _data: ready.set(), told.append))
+        await asyncio.wait_for(ready.wait(), 60)
+        await self.until_measured(sandbox)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        (used,) = told
+        assert used.cpu_seconds > 0.05
+        assert used.seconds > 0
+        if self.level is Level.A:  # elsewhere the memory is sampled
+            assert used.peak_memory > 100_000
+            assert used.memory_byte_seconds > 0
+
     async def test_what_is_left_behind_dies_with_the_program(self, sandbox: Sandbox) -> None:
         script = "(setsid sh -c 'while :; do echo x >> beat; sleep 0.02; done' >&- 2>&- <&- &) ; sleep 0.2"
         job = await self.job(sandbox, script)
@@ -241,16 +269,18 @@ class SandboxConformance:
         assert ended.exit_code == 0
 
     async def test_use_is_measured(self, sandbox: Sandbox) -> None:
-        script = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; sleep 0.3"
-        ended, _, _ = await self.run(sandbox, await self.job(sandbox, script))
+        script = f"{_BUSY}; sleep 0.3"
+        told: list[Usage] = []
+        ended = await sandbox.run(await self.job(sandbox, script), lambda _stream, _data: None, told.append)
         used = ended.usage
+        assert told == [used]
         assert 0.05 < used.cpu_seconds < 20
         assert used.cpu_seconds - 0.5 < used.seconds < 30
         assert 100_000 < used.peak_memory < 256 << 20
         assert 0 < used.memory_byte_seconds <= used.peak_memory * used.seconds * 1.5
 
     async def test_processor_time_of_children_that_are_gone_is_counted(self, sandbox: Sandbox) -> None:
-        script = "for n in 1 2 3 4; do sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'; done"
+        script = f"for n in 1 2 3 4; do sh -c '{_BUSY}'; done"
         ended, _, _ = await self.run(sandbox, await self.job(sandbox, script))
         assert ended.usage.cpu_seconds > 0.1  # the first process alone takes a few milliseconds
 
@@ -267,9 +297,11 @@ class SandboxConformance:
 
     async def test_a_conversation_that_is_left_is_over(self, sandbox: Sandbox) -> None:
         job = await self.job(sandbox, "echo ready; trap '' TERM; while :; do sleep 1; done")
-        async with await sandbox.interactive(job) as talk:
+        told: list[Usage] = []
+        async with await sandbox.interactive(job, on_usage=told.append) as talk:
             assert await talk.readline() == b"ready\n"
-        assert (await asyncio.wait_for(talk.ended(), 5)).reason == "killed"
+        assert [(await asyncio.wait_for(talk.ended(), 5)).usage] == told
+        assert (await talk.ended()).reason == "killed"
 
     async def test_the_gateway_answers_on_loopback_and_nothing_else(self, sandbox: Sandbox, tmp_path: Path) -> None:
         asked: list[bytes] = []

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
-from retinue.sandbox.jobs import Ended, Interactive, OnOutput, Stream
+from retinue.sandbox.jobs import Ended, Interactive, OnOutput, OnUsage, Stream
 from retinue.sandbox.supervision import Supervision, pump
 
 
 class Conversation(Interactive):
     """The running program, as its caller sees it."""
 
-    def __init__(self, supervision: Supervision, on_error: OnOutput | None) -> None:
+    def __init__(self, supervision: Supervision, on_error: OnOutput | None, on_usage: OnUsage | None) -> None:
         self._supervision = supervision
         self._child = supervision.child
         errors = asyncio.create_task(pump("stderr", self._child.stderr, on_error or _drop, supervision))
-        self._end = asyncio.create_task(supervision.complete(errors), name="sandbox-conversation")
+        self._end = asyncio.create_task(supervision.complete(errors, on_usage=on_usage), name="sandbox-conversation")
 
     async def write(self, data: bytes) -> None:
         """Write to the program's standard input, as fast as it reads."""

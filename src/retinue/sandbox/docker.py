@@ -30,6 +30,7 @@ from retinue.sandbox.jobs import (
     Job,
     Limits,
     OnOutput,
+    OnUsage,
     Probe,
     Reason,
     SandboxFailed,
@@ -108,7 +109,7 @@ class Docker(FolderSandbox):
         volume = Finding("volume", ended.level is Level.A, "of limited size" if ended.level is Level.A else "watched")
         return Probe(ended.level, (*found, Finding("walls", True, "no network, no root"), volume))
 
-    async def run(self, job: Job, on_output: OnOutput) -> Ended:
+    async def run(self, job: Job, on_output: OnOutput, on_usage: OnUsage | None = None) -> Ended:
         """Run a job in a container."""
         identity = borrow()
         try:
@@ -124,11 +125,13 @@ class Docker(FolderSandbox):
                 made = await self._docker().containers.create(self._configuration(job, identity))
             except DockerError as error:
                 raise SandboxFailed(f"The engine did not make the container: {error.message}") from error
-            return await carry_out(_Running(made, job), job.limits, on_output, level)
+            return await carry_out(_Running(made, job), job.limits, on_output, level, on_usage)
         finally:
             identity.give_back()
 
-    async def interactive(self, job: Job, on_error: OnOutput | None = None) -> Interactive:
+    async def interactive(
+        self, job: Job, on_error: OnOutput | None = None, on_usage: OnUsage | None = None
+    ) -> Interactive:
         """Not offered: drivers use their other way."""
         raise SandboxRefused("Containers of an engine cannot be talked to; use a driver without a conversation.")
 

@@ -155,6 +155,10 @@ class Usage:
     memory_byte_seconds: float
 
 
+OnUsage = Callable[[Usage], None]
+"""Gets what a job used, once, when no process of it is alive: also when it was cancelled. Not if nothing was run."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """How a job ended. When this is returned, no process of it is alive.
@@ -240,11 +244,12 @@ class Sandbox(ABC):
         """Make the empty folders of a job. Whatever an earlier job of this id left is killed and wiped first."""
 
     @abstractmethod
-    async def run(self, job: Job, on_output: OnOutput) -> Ended:
+    async def run(self, job: Job, on_output: OnOutput, on_usage: OnUsage | None = None) -> Ended:
         """Run a job to its end; return once nothing of it is alive.
 
         ``on_output(stream, data)`` gets each piece in order; while it waits, the program waits too. If it raises, the
-        job is ended and the exception goes on. Cancelling the awaiting task ends everything before it returns.
+        job is ended and the exception goes on. Cancelling the awaiting task ends everything before it returns;
+        ``on_usage`` has been told by then.
 
         Raises:
             SandboxRefused: the level that can be kept now is below ``job.minimum``.
@@ -252,7 +257,9 @@ class Sandbox(ABC):
         """
 
     @abstractmethod
-    async def interactive(self, job: Job, on_error: OnOutput | None = None) -> Interactive:
+    async def interactive(
+        self, job: Job, on_error: OnOutput | None = None, on_usage: OnUsage | None = None
+    ) -> Interactive:
         """Start a job whose input and output the caller holds; standard error goes to ``on_error``. Raises as run."""
 
     @abstractmethod

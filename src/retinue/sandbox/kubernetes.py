@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +31,7 @@ from retinue.sandbox.jobs import (
     Job,
     Limits,
     OnOutput,
+    OnUsage,
     Probe,
     Reason,
     SandboxFailed,
@@ -123,7 +125,7 @@ class Kubernetes(FolderSandbox):
         model = Finding("model gateway", False, "a pod does not reach it: operations that need a model are refused")
         return Probe(ended.level, (Finding("walls", True, "no network, no root"), runtime, model))
 
-    async def run(self, job: Job, on_output: OnOutput) -> Ended:
+    async def run(self, job: Job, on_output: OnOutput, on_usage: OnUsage | None = None) -> Ended:
         """Run a job in a pod."""
         if not Level.B.reaches(job.minimum):
             raise SandboxRefused(f"Level {job.minimum} is asked for, and level {Level.B} is what a pod keeps.")
@@ -137,11 +139,13 @@ class Kubernetes(FolderSandbox):
                 await asyncio.to_thread(workspaces.hand_over, job.workspace, identity.uid, identity.gid)
             body = self._manifest(job, identity.uid, identity.gid)
             running = _Running(await self._client(), self._namespace, body, job)
-            return await carry_out(running, job.limits, on_output, Level.B)
+            return await carry_out(running, job.limits, on_output, Level.B, on_usage)
         finally:
             identity.give_back()
 
-    async def interactive(self, job: Job, on_error: OnOutput | None = None) -> Interactive:
+    async def interactive(
+        self, job: Job, on_error: OnOutput | None = None, on_usage: OnUsage | None = None
+    ) -> Interactive:
         """Not offered."""
         raise SandboxRefused("Pods cannot be talked to; use a driver without a conversation.")
 
@@ -241,6 +245,7 @@ class _Running(Container):
         self._api, self._namespace, self._body, self._job = api, namespace, body, job
         self._name = str(body["metadata"]["name"])
         self._pod: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._began = 0.0
 
     async def start(self) -> None:
         try:
@@ -253,6 +258,7 @@ class _Running(Container):
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:
             raise SandboxFailed("The cluster did not start a pod in time.") from None
+        self._began = time.monotonic()
         self._pod.set_result(pod.metadata.name)
 
     async def output(self) -> AsyncIterator[tuple[Stream, bytes]]:
@@ -277,16 +283,18 @@ class _Running(Container):
             await asyncio.sleep(_POLL_SECONDS)
 
     async def watch(self, tally: Tally) -> Reason | None:
-        """What is reserved counts as used, because a cluster tells nobody else what a pod used."""
-        began = asyncio.get_running_loop().time()
-        limits = self._job.limits
         while True:
             await asyncio.sleep(_POLL_SECONDS)
-            tally.add(limits.memory, limits.memory, (asyncio.get_running_loop().time() - began) * limits.cores)
-            disk = Disk(most_entries=inodes(limits))
+            disk = Disk(most_entries=inodes(self._job.limits))
             await asyncio.to_thread(disk.add_folder, self._job.workspace.volume)
-            if disk.over(limits.disk):
+            if disk.over(self._job.limits.disk):
                 return "disk"
+
+    def reckon(self, tally: Tally) -> None:
+        """What is reserved counts as used, because a cluster tells nobody else what a pod used."""
+        limits, seconds = self._job.limits, time.monotonic() - self._began
+        tally.cpu_seconds, tally.peak = seconds * limits.cores, limits.memory
+        tally.byte_seconds = seconds * limits.memory
 
     async def remove(self) -> None:
         await _delete(self._api, self._namespace, self._name)

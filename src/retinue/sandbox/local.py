@@ -8,7 +8,7 @@ from pathlib import Path
 
 from retinue.sandbox import keeping, volumes, workspaces
 from retinue.sandbox.conversing import Conversation
-from retinue.sandbox.jobs import Ended, Interactive, Job, Limits, OnOutput, Sandbox, Workspace
+from retinue.sandbox.jobs import Ended, Interactive, Job, Limits, OnOutput, OnUsage, Sandbox, Workspace
 from retinue.sandbox.means import Means
 from retinue.sandbox.supervision import Supervision, pump
 
@@ -95,15 +95,18 @@ class LocalSandbox(FolderSandbox):
     async def _start(self, job: Job, *, talking: bool = False) -> Supervision:
         """Start a job; ``talking``: the caller writes its standard input. Raises as :meth:`run`."""
 
-    async def run(self, job: Job, on_output: OnOutput) -> Ended:
+    async def run(self, job: Job, on_output: OnOutput, on_usage: OnUsage | None = None) -> Ended:
         """Run a job to its end."""
         supervision = await self._start(job)
         child = supervision.child
         return await supervision.complete(
             asyncio.create_task(pump("stdout", child.stdout, on_output, supervision)),
             asyncio.create_task(pump("stderr", child.stderr, on_output, supervision)),
+            on_usage=on_usage,
         )
 
-    async def interactive(self, job: Job, on_error: OnOutput | None = None) -> Interactive:
+    async def interactive(
+        self, job: Job, on_error: OnOutput | None = None, on_usage: OnUsage | None = None
+    ) -> Interactive:
         """Start a job that the caller talks to."""
-        return Conversation(await self._start(job, talking=True), on_error)
+        return Conversation(await self._start(job, talking=True), on_error, on_usage)

@@ -1,11 +1,12 @@
-"""What the kernel tells of processes in ``/proc``: descendants, memory, threads."""
+"""What the kernel tells of processes in ``/proc``: descendants, memory, processor time, threads."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def family(first: int) -> Iterator[int]:
@@ -47,6 +48,18 @@ def fair_bytes(processes: list[int]) -> int:
         except (OSError, StopIteration):
             continue  # it has gone
     return total
+
+
+def cpu_seconds(processes: Iterable[int]) -> float:
+    """CPU time of processes and of those of their children that they have waited for."""
+    ticks = 0
+    for pid in processes:
+        try:
+            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+                ticks += sum(int(field) for field in file.read().rpartition(")")[2].split()[11:15])
+        except OSError:
+            continue  # it has gone
+    return ticks / _TICKS
 
 
 def thread_count(pid: int) -> int:

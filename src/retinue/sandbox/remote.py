@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from retinue.sandbox.jobs import Ended, Limits, OnOutput, Reason, Stream, Usage
+from retinue.sandbox.jobs import Ended, Limits, OnOutput, OnUsage, Reason, Stream, Usage
 from retinue.sandbox.levels import Level
 
 
@@ -59,14 +59,23 @@ class Container(ABC):
     async def watch(self, tally: Tally) -> Reason | None:
         """Measure until it must be ended for something, or for ever."""
 
+    def reckon(self, tally: Tally) -> None:  # noqa: B027 - an engine that tells more has nothing to add
+        """Add what can be said of its use without asking, now that it has ended or is about to be removed."""
+
     @abstractmethod
     async def remove(self) -> None:
         """Kill it if it runs, and remove it; return once the engine says that it is gone."""
 
 
-async def carry_out(container: Container, limits: Limits, on_output: OnOutput, level: Level) -> Ended:
-    """Run a container to its end. However this is left, the container is gone before it returns."""
+async def carry_out(
+    container: Container, limits: Limits, on_output: OnOutput, level: Level, on_usage: OnUsage | None = None
+) -> Ended:
+    """Run a container to its end. However this is left, the container is gone before it returns.
+
+    An engine is asked for the use while the container runs: of one that is removed, what it said last is all there is.
+    """
     began = time.monotonic()
+    usage: Usage | None = None
     tally = Tally()
     written = 0
 
@@ -81,10 +90,21 @@ async def carry_out(container: Container, limits: Limits, on_output: OnOutput, l
                 await answer
         return None
 
+    def used() -> Usage:
+        container.reckon(tally)
+        return Usage(
+            seconds=time.monotonic() - began,
+            cpu_seconds=tally.cpu_seconds,
+            peak_memory=tally.peak,
+            memory_byte_seconds=tally.byte_seconds,
+        )
+
+    started = False
     tasks: dict[str, asyncio.Task[Reason | Gone | None]] = {}
     try:
         tasks["listen"] = asyncio.create_task(listen())
         await container.start()
+        started = True
         tasks["wait"] = asyncio.create_task(container.wait())
         tasks["watch"] = asyncio.create_task(container.watch(tally))
         reason: Reason | None = None
@@ -109,16 +129,17 @@ async def carry_out(container: Container, limits: Limits, on_output: OnOutput, l
                 reason = "output"
         if gone is not None and gone.out_of_memory:
             reason = reason or "memory"
-        usage = Usage(
-            seconds=time.monotonic() - began,
-            cpu_seconds=tally.cpu_seconds,
-            peak_memory=tally.peak,
-            memory_byte_seconds=tally.byte_seconds,
-        )
+        usage = used()
         code = gone.code if gone is not None and reason is None else None
         return Ended(exit_code=code, reason=reason or "exited", usage=usage, level=level)
     finally:
-        await _clear(container, list(tasks.values()))
+        if usage is None and started:
+            usage = used()
+        try:
+            await _clear(container, list(tasks.values()))
+        finally:
+            if usage is not None and on_usage is not None:
+                on_usage(usage)
 
 
 async def _clear(container: Container, tasks: list[asyncio.Task[Reason | Gone | None]]) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from retinue.sandbox.children import Child
-from retinue.sandbox.jobs import Ended, Limits, OnOutput, Reason, SandboxFailed, Stream, Usage
+from retinue.sandbox.jobs import Ended, Limits, OnOutput, OnUsage, Reason, SandboxFailed, Stream, Usage
 from retinue.sandbox.levels import Level
 
 _CHUNK = 65536
@@ -34,8 +34,15 @@ class Meter(Protocol):
         """Measure once; return what the job must be ended for, if anything."""
         ...
 
-    async def finish(self, cpu_seconds: float) -> Reason | None:
-        """Measure for the last time, when every process is dead. ``cpu_seconds``: what the kernel told of the tree."""
+    def before_kill(self) -> None:
+        """Measure what cannot be measured any more when every process is dead."""
+        ...
+
+    async def finish(self, told: float) -> Reason | None:
+        """Measure for the last time, when every process is dead. ``told``: CPU seconds, as the kernel told of the tree.
+
+        Those of processes that were killed are not among them.
+        """
         ...
 
     def usage(self, seconds: float) -> Usage:
@@ -100,6 +107,8 @@ class Supervision:
         self._started = time.monotonic()
         self._verdict: Reason | None = None
         self._written = 0
+        self._usage: Usage | None = None
+        self._nothing_ran = False
         self._tasks: list[asyncio.Task[None]] = []
 
     def count(self, size: int) -> bool:
@@ -119,9 +128,11 @@ class Supervision:
 
     def kill(self) -> None:
         """Kill the first process inside: the one that waits for it ends by itself, and tells what was used."""
+        if not self.child.exit.done():
+            self._meter.before_kill()
         self._inside.kill()
 
-    async def complete(self, *pumps: asyncio.Task[None]) -> Ended:
+    async def complete(self, *pumps: asyncio.Task[None], on_usage: OnUsage | None = None) -> Ended:
         """Wait for the end; then measure, and tell. If a pump or the caller's wish stops this, everything is killed."""
         watch = asyncio.create_task(self._watch(), name="sandbox-watch")
         clock = asyncio.create_task(self._deadline(), name="sandbox-deadline")
@@ -141,22 +152,34 @@ class Supervision:
                     pump.result()
                 if late:
                     self._verdict = self._verdict or "output"
-            seconds = time.monotonic() - self._started
-            late_verdict = await self._meter.finish(exit_.result().cpu_seconds)
-            return self._told(exit_.result().code, self._verdict or late_verdict, seconds)
+            late_verdict = await self._measure()
+            return self._told(exit_.result().code, self._verdict or late_verdict)
         finally:
-            await self._stop()
+            try:
+                await self._stop()
+            finally:
+                if on_usage is not None and self._usage is not None and not self._nothing_ran:
+                    on_usage(self._usage)
 
-    def _told(self, code: int, verdict: Reason | None, seconds: float) -> Ended:
+    async def _measure(self) -> Reason | None:
+        """Measure for the last time: every process is dead, and what counted them is still there."""
+        seconds = time.monotonic() - self._started
+        try:
+            return await self._meter.finish(self.child.exit.result().cpu_seconds)
+        finally:
+            self._usage = self._meter.usage(seconds)
+
+    def _told(self, code: int, verdict: Reason | None) -> Ended:
         if not self._began() and verdict is None and code > 0:
+            self._nothing_ran = True
             said = self.first_errors.decode("utf-8", "replace").strip().removeprefix("bwrap: ").rstrip(".")
             raise SandboxFailed(f"The sandbox could not be built: {said or 'no reason was given'}.")
         if verdict is None and code < 0:
             verdict = "killed"  # somebody outside killed the process that waits
-        usage = self._meter.usage(seconds)
+        assert self._usage is not None
         if verdict is not None:
-            return Ended(exit_code=None, reason=verdict, usage=usage, level=self._level)
-        return Ended(exit_code=code, reason="exited", usage=usage, level=self._level)
+            return Ended(exit_code=None, reason=verdict, usage=self._usage, level=self._level)
+        return Ended(exit_code=code, reason="exited", usage=self._usage, level=self._level)
 
     def _futures(self) -> set[asyncio.Future[object]]:
         return {cast("asyncio.Future[object]", task) for task in self._tasks}
@@ -187,6 +210,9 @@ class Supervision:
             if not self.child.exit.done():
                 self.child.kill()
         await self._inside.gone()
+        if self._usage is None:
+            with contextlib.suppress(OSError):  # what the samples told, then
+                await self._measure()
         self.child.close()
         self._inside.close()
         await self._clean_up()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from retinue.sandbox.groups import Group
 from retinue.sandbox.jobs import Limits, Reason, Usage
-from retinue.sandbox.processes import fair_bytes, family, resident_bytes, thread_count
+from retinue.sandbox.processes import cpu_seconds, fair_bytes, family, resident_bytes, thread_count
 from retinue.sandbox.volumes import inodes
 
 _INTERVAL = 0.05
@@ -56,9 +56,17 @@ class Watcher:
         self.interval = max(_INTERVAL, (time.monotonic() - began) / _SHARE)
         return reason
 
-    async def finish(self, cpu_seconds: float) -> Reason | None:
+    def before_kill(self) -> None:
+        """Read the CPU time while there is somebody to read it of: what dies with its namespace is waited for by nobody.
+
+        A control group remembers it.
+        """
+        if self._group is None:
+            self._cpu = max(self._cpu, cpu_seconds(family(self._first)))
+
+    async def finish(self, told: float) -> Reason | None:
         """Look for the last time. The kernel told the CPU time of every process that was waited for."""
-        self._cpu = max(self._cpu, cpu_seconds)
+        self._cpu = max(self._cpu, told)
         return None if self._group is None else self._read(self._group)
 
     def usage(self, seconds: float) -> Usage:
