@@ -153,7 +153,8 @@ def _plain(journey: Journey, text: str) -> str:
 async def _facts(ada: Person, plan_id: str) -> list[tuple[str, str, int]]:
     """Return what a plan recorded; of tasks side by side the order is free."""
     page = await ada.call("GET", f"/v1/my/plans/{plan_id}/events?limit=200")
-    return [(one["type"], one["data"].get("task_id", ""), one["data"].get("attempt", 0)) for one in page["items"]]
+    facts = [one for one in page["items"] if one["type"] != "plan.look_failed"]  # it changes nothing
+    return [(one["type"], one["data"].get("task_id", ""), one["data"].get("attempt", 0)) for one in facts]
 
 
 async def _task_runs(stage: Stage, journey: Journey) -> list[dict[str, Any]]:

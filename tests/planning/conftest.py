@@ -8,9 +8,19 @@ from uuid import uuid4
 
 import pytest
 
+from retinue.database import Database
+from retinue.dispatch import Dispatcher
+from retinue.house import ROOMS
+from retinue.kernel import Settings
+from retinue.planning.room import start as start_planning
+from retinue.runs import Delegations
+from retinue.runs.room import start as start_runs
+from retinue.tools import Plugins, Toolbox
+from tests.planning.office import Office
 from tests.support.databases import Cluster
 from tests.support.model_server import ModelServer
 from tests.support.running import RunningServer, running_server
+from tests.support.scopes import ledger_services
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +45,15 @@ async def server(postgres: Cluster, model: ModelServer) -> AsyncIterator[Running
 def tag() -> str:
     """A word that no other test uses."""
     return f"tag{uuid4().hex[:10]}"
+
+
+@pytest.fixture
+async def office(database: Database) -> Office:
+    services = ledger_services(database, [one for room in ROOMS for one in room.projections])
+    settings = services.add(Settings, Settings())
+    services.add(Toolbox, Toolbox(settings, Plugins()))
+    services.add(Dispatcher, Dispatcher(database, settings, services))  # not opened: it takes no work
+    await start_runs(services)
+    await start_planning(services)
+    assert services.get(Delegations) is not None
+    return Office(services)

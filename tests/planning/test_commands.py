@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,78 +11,15 @@ from uuid import UUID, uuid4
 import pytest
 
 from retinue import runs
-from retinue.agents import AgentDefinition, Limits
-from retinue.agents.commands import create
 from retinue.approvals import Ruling, decide
-from retinue.database import Database
-from retinue.dispatch import Dispatcher
-from retinue.house import ROOMS
-from retinue.kernel import Clock, Conflict, ManualClock, Scope, Services, Settings, SystemClock
-from retinue.ledger import read_stream
+from retinue.kernel import Conflict, Scope
 from retinue.planning import advancing, commands, work
 from retinue.planning.events import PlanCancelled, TaskCompleted, TaskStarted
-from retinue.planning.graph import Each, Plan, Question, Task, Waiting
-from retinue.planning.room import start as start_planning
+from retinue.planning.graph import Each, Question, Task, Waiting
 from retinue.planning.state import PlanState, PlanStatus
-from retinue.runs import Delegations, Parent
-from retinue.runs.room import start as start_runs
-from retinue.tools import Plugins, Toolbox
+from retinue.runs import Parent
 from tests.planning.driver import agent, plan_of
-from tests.support.scopes import ledger_services, scope_of
-
-
-class Office:
-    """A tenant with one user, whose plans are advanced by hand: nothing happens by itself."""
-
-    def __init__(self, services: Services) -> None:
-        self.services = services
-        self.tenant_id, self.user_id = uuid4(), uuid4()
-        self.clock = ManualClock(SystemClock().now())
-        services.add(Clock, self.clock)  # type: ignore[type-abstract]  # services are found by their protocol
-
-    def scope(self) -> AbstractAsyncContextManager[Scope]:
-        return scope_of(self.services, self.tenant_id, user_id=self.user_id, clock=self.clock)
-
-    async def hire(self, name: str = "a", **limits: Any) -> UUID:
-        async with self.scope() as scope:
-            found = await create(scope, AgentDefinition(name=name, limits=Limits(**limits)))
-        return found.agent_id
-
-    async def start(self, plan: Plan, **more: Any) -> UUID:
-        async with self.scope() as scope:
-            return await commands.start_plan(scope, plan, **more)
-
-    async def advance(self, plan_id: UUID) -> PlanState:
-        await work.advance(self.services, self.tenant_id, plan_id)
-        return await self.state(plan_id)
-
-    async def state(self, plan_id: UUID) -> PlanState:
-        async with self.scope() as scope:
-            return await commands.load_plan(scope, plan_id)
-
-    async def facts(self, plan_id: UUID) -> list[object]:
-        async with self.scope() as scope:
-            return [one.event for one in await read_stream(scope, commands.stream_of(plan_id))]
-
-    async def wake_ups(self, subject_id: UUID) -> Counter[str]:
-        async with self.scope() as scope:
-            rows = await scope.queries.fetch(
-                "SELECT entrypoint FROM dispatch.pgqueuer WHERE convert_from(payload, 'UTF8') LIKE $1",
-                f"%{subject_id}%",
-            )
-        return Counter(row["entrypoint"] for row in rows)
-
-
-@pytest.fixture
-async def office(database: Database) -> Office:
-    services = ledger_services(database, [one for room in ROOMS for one in room.projections])
-    settings = services.add(Settings, Settings())
-    services.add(Toolbox, Toolbox(settings, Plugins()))
-    services.add(Dispatcher, Dispatcher(database, settings, services))  # not opened: it takes no work
-    await start_runs(services)
-    await start_planning(services)
-    assert services.get(Delegations) is not None
-    return Office(services)
+from tests.planning.office import Office
 
 
 def wait(task_id: str, *depends_on: str, **what: Any) -> Task:

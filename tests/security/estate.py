@@ -285,6 +285,7 @@ SAMPLES: dict[str, Sample] = {
     "plans_create": Sample(202, _PLAN),
     "plans_put_policy": Sample(body={"seconds": 6}),
     "plans_cancel": Sample(202, {"reason": "enough"}, uses={"plan_id": "waiting_plan_id"}),
+    "plans_requeue": Sample(409),  # it is no dead letter
     "plans_retry": Sample(202, uses={"plan_id": "failed_plan_id"}),
     "workflows_validate": Sample(content=(_YAML, "text/yaml")),
     "workflows_put": Sample(content=(_YAML, "text/yaml"), uses=_WORKFLOW),

@@ -10,7 +10,9 @@ from retinue.cli.finding import Finder
 from retinue.cli.remote import Limit, Remote, remote
 from retinue.cli.screen import Column, compact, moment
 
-deadletters = typer.Typer(name="deadletters", help="Runs that were given up.", no_args_is_help=True)
+deadletters = typer.Typer(
+    name="deadletters", help="Runs that were given up. Plans: plans list --status dead_lettered.", no_args_is_help=True
+)
 
 LetterName = Annotated[str, typer.Argument(metavar="RUN", help="Id, the end of one, or last.")]
 

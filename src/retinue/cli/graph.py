@@ -12,7 +12,7 @@ from retinue.cli.screen import Json
 if TYPE_CHECKING:
     from retinue.cli.stream import LiveEvent
 
-ENDED = frozenset({"completed", "failed", "cancelled"})
+ENDED = frozenset({"completed", "failed", "cancelled", "dead_lettered"})
 TASK_ENDED = frozenset({"completed", "failed", "skipped"})
 
 
@@ -118,7 +118,7 @@ class Graph:
 
     def _end(self, payload: Json, at: str | None) -> None:
         self.status, self.ended_at = str(payload.get("status")), at
-        self.detail = str(payload.get("detail") or payload.get("reason") or "")
+        self.detail = str(payload.get("detail") or payload.get("reason") or payload.get("cause") or "")
         for node in self.nodes.values():
             if node.status not in TASK_ENDED:
                 node.status, node.reason, node.doing, node.asks = "skipped", "stopped", "", ""

@@ -23,6 +23,7 @@ _SYMBOLS = {
     "completed": ("✓", "green"),
     "failed": ("✗", "red"),
     "cancelled": ("✗", "red"),
+    "dead_lettered": ("✗", "red"),
     "skipped": ("-", "dim"),
 }
 _ASKS = ("?", "bold yellow")

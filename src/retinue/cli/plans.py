@@ -38,6 +38,7 @@ FIELDS: list[Column] = [
     ("plan", "plan_id"),
     ("status", "status"),
     ("error", lambda plan: _error(plan)),
+    ("looks", lambda plan: _looks(plan)),
     ("made by", lambda plan: _ORIGINS.get(str(plan.get("origin")), str(plan.get("origin")))),
     ("waits for", lambda plan: _decision(plan)),
     ("was asked", lambda plan: "; ".join(plan.get("asked") or []) or "-"),
@@ -65,7 +66,7 @@ EVENTS: list[Column] = [
 @remote
 def list_(
     cli: Remote,
-    status: Annotated[str | None, typer.Option("--status", help="Such as running or failed.")] = None,
+    status: Annotated[str | None, typer.Option("--status", help="Such as running, failed or dead_lettered.")] = None,
     session: Annotated[str | None, typer.Option("--session", help="Only of this session.")] = None,
     limit: Limit = 50,
 ) -> None:
@@ -132,6 +133,17 @@ def retry(cli: Remote, plan: PlanName, wait: Watch = False) -> None:
         follow_plan(cli, str(item["plan_id"]))
     else:
         cli.done(f"The plan is {item['status']}.", item)
+
+
+@plans.command()
+@remote
+def requeue(cli: Remote, plan: PlanName, wait: Watch = False) -> None:
+    """Have a plan go on that was put aside (dead_lettered) because every look at it failed; what is done stays done."""
+    item = cli.client.post(f"/v1/my/plans/{Finder(cli.client).plan(plan)}/requeue")
+    if wait:
+        follow_plan(cli, str(item["plan_id"]))
+    else:
+        cli.done(f"The plan is {item['status']} again.", item)
 
 
 @plans.command()
@@ -208,6 +220,13 @@ def _tasks(plan: Json) -> str:
 def _error(plan: Json) -> str:
     error = plan.get("error")
     return f"{error['detail']} ({error['kind']})" if error else "-"
+
+
+def _looks(plan: Json) -> str:
+    failed = plan.get("look_failed")
+    if failed is None:
+        return "-"
+    return f"{failed['attempt']} failed, the next one {moment(failed['again_at'])}: {compact(failed['cause'], 200)}"
 
 
 def _decision(plan: Json) -> str:

@@ -10,9 +10,10 @@ from fastapi import Query, Response
 from retinue.kernel import Conflict, NotFound, Scope, parse_id
 from retinue.planning import commands
 from retinue.planning.assigning import checked_plan
+from retinue.planning.giving_up import requeue_plan, state_if_readable
 from retinue.planning.policy import change_policy, policy
 from retinue.planning.policy_shapes import PolicyView, WantedPolicy
-from retinue.planning.presenting import PlanGraph, PlanView, present, present_plan
+from retinue.planning.presenting import PlanGraph, PlanView, present, present_plan, present_unreadable
 from retinue.planning.shapes import MOST_GIVEN, NewCancellation, NewPlan
 from retinue.planning.state import PlanStatus
 from retinue.planning.suggestions import suggestions
@@ -60,6 +61,8 @@ async def show(
 ) -> PlanGraph:
     """Show a plan's graph as it is, or as it was: nodes and edges for drawing, with what became of each."""
     plan = await _own(scope, plan_id)
+    if plan.status is PlanStatus.DEAD_LETTERED and await state_if_readable(scope, plan.plan_id) is None:
+        return present_unreadable(plan)
     return present_plan(plan.plan_id, await commands.load_plan(scope, plan.plan_id, at))
 
 
@@ -97,6 +100,14 @@ async def retry(scope: Annotated[Scope, scoped("plans", "retry")], plan_id: str)
     """Try again what failed in a plan that has ended, and what was left out because of it; the rest stays done."""
     plan = await _own(scope, plan_id)
     await commands.retry_plan(scope, plan.plan_id)
+    return present(await find_plan(scope, plan.plan_id))
+
+
+@router.post("/{plan_id}/requeue", status_code=202, responses=problems(409))
+async def requeue(scope: Annotated[Scope, scoped("plans", "retry")], plan_id: str) -> PlanView:
+    """Have a plan that was put aside, because look after look at it failed, go on from where it was."""
+    plan = await _own(scope, plan_id)
+    await requeue_plan(scope, plan.plan_id)
     return present(await find_plan(scope, plan.plan_id))
 
 

@@ -19,6 +19,7 @@ from retinue.planning.events import (
     PlanApprovalRequested,
     PlanCancelled,
     PlanCompleted,
+    PlanDeadLettered,
     PlanDrafted,
     PlanFailed,
     PlanStarted,
@@ -27,8 +28,8 @@ from retinue.planning.events import (
 )
 from retinue.planning.expressions import evaluate
 from retinue.planning.graph import Plan
-from retinue.planning.state import Node, PlanState, TaskStatus, fold
-from retinue.planning.views import WantedEvent, lock_plan, wanted_events
+from retinue.planning.state import Node, PlanState, PlanStatus, TaskStatus, fold
+from retinue.planning.views import PlanRow, WantedEvent, lock_plan, wanted_events
 from retinue.runs import Parent
 
 ADVANCE = "plan.advance"
@@ -39,7 +40,7 @@ EndHook = Callable[[Scope, UUID, PlanState], Awaitable[None]]
 end_hooks: list[EndHook] = []
 """Called in the transaction that ends a plan, with its id and state. A hook locks nothing that lies above the plan."""
 
-_ENDS = (PlanCompleted, PlanFailed, PlanCancelled)
+_ENDS = (PlanCompleted, PlanFailed, PlanCancelled, PlanDeadLettered)
 
 
 def stream_of(plan_id: UUID) -> str:
@@ -102,7 +103,7 @@ async def start_plan(
     return plan_id
 
 
-async def record(scope: Scope, plan_id: UUID, drafted: PlanDrafted, version: int, *facts: Event) -> int:
+async def record(scope: Scope, plan_id: UUID, drafted: PlanDrafted | PlanRow, version: int, *facts: Event) -> int:
     """Append facts to a plan whose row is locked by this scope; return the new version.
 
     They show on the stream of the run that waits for the plan, too; its end does not, for it is not that run's.
@@ -132,11 +133,10 @@ async def cancel_plan(scope: Scope, plan_id: UUID, reason: str) -> bool:
     Raises:
         NotFound: there is no such plan.
     """
-    row = await lock_plan(scope, plan_id)
-    state = await load_plan(scope, plan_id)
-    if state.ended:
+    if (await lock_plan(scope, plan_id)).ended_at is not None:
         return False
-    await end_plan(scope, row.plan_id, state, PlanCancelled(reason=reason), f"The plan was cancelled. {reason}".strip())
+    state = await load_plan(scope, plan_id)
+    await end_plan(scope, plan_id, state, PlanCancelled(reason=reason), f"The plan was cancelled. {reason}".strip())
     return True
 
 
@@ -153,10 +153,15 @@ async def end_plan(
     await cancel_below(scope, [*stopped, *below, Errand(approval_id=state.approval_id)], reason)
     state.version = await record(scope, plan_id, state.drafted, state.version, fact)
     rules.apply(state, fact, scope.clock.now())
-    parent = state.drafted.parent
+    await tell_of_end(scope, plan_id, state.drafted.parent, state)
+
+
+async def tell_of_end(scope: Scope, plan_id: UUID, parent: Parent | None, state: PlanState | None) -> None:
+    """Wake whoever waits for a plan that has just ended, and call the hooks, if its state is known."""
     if parent is not None and parent.kind == "run":
         await wake(scope, runs.ADVANCE, parent.id)
-    for hook in end_hooks:
+    for hook in end_hooks if state is not None else ():
+        assert state is not None
         await hook(scope, plan_id, state)
 
 
@@ -200,13 +205,15 @@ async def retry_plan(scope: Scope, plan_id: UUID) -> None:
     state = await load_plan(scope, plan_id)
     if not state.ended:
         raise Conflict(f"The plan has not ended: it is {state.status}.")
+    if state.status is PlanStatus.DEAD_LETTERED:
+        raise Conflict("The plan was put aside, and nothing says that a task failed. Requeue it.")
     if state.started_at is None:
         raise Conflict("The plan never began. Start it anew.")
     failed, skipped = rules.to_retry(state)
     if not failed and not skipped:
         raise Conflict("Nothing in this plan failed or was left out.")
     assert state.drafted is not None
-    deadline = _same_time_again(state, scope.clock.now())
+    deadline = same_time_again(state, scope.clock.now())
     fact = TaskRetried(task_ids=tuple(failed), skipped=tuple(skipped), deadline=deadline)
     await record(scope, plan_id, state.drafted, state.version, fact)
     if deadline is not None:
@@ -214,7 +221,8 @@ async def retry_plan(scope: Scope, plan_id: UUID) -> None:
     await scope.service(Dispatcher).prompt(scope, ADVANCE, plan_id)
 
 
-def _same_time_again(state: PlanState, now: datetime) -> datetime | None:
+def same_time_again(state: PlanState, now: datetime) -> datetime | None:
+    """Return the deadline of a plan that goes on now: it has as long as it had at first. None: it has none."""
     first = state.graph.deadline
     return None if first is None or state.created_at is None else now + (first - state.created_at)
 

@@ -150,6 +150,47 @@ class PlanCancelled(Event, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
 
 
+@event("plan.look_failed", personal=("cause",))
+class PlanLookFailed(Event, frozen=True, kw_only=True):
+    """A look at the plan failed for no fault of its tasks. ``attempt`` counts such looks since the last that did not.
+
+    ``again_at`` is when the next look is.
+    """
+
+    attempt: int
+    cause: str
+    again_at: datetime
+
+
+@event("plan.recovered")
+class PlanRecovered(Event, frozen=True, kw_only=True):
+    """A look went well again, and found nothing to do."""
+
+
+@event("plan.dead_lettered", personal=("cause",))
+class PlanDeadLettered(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """The plan was put aside: look after look failed. ``run_ids`` are the runs that were cancelled because of it."""
+
+    cause: str
+    attempts: int
+    run_ids: tuple[UUID, ...] = ()
+
+
+@event("plan.requeued")
+class PlanRequeued(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """A person wants a plan that was put aside to go on.
+
+    Attributes:
+        task_ids: tasks that begin anew: what they had others do was cancelled.
+        deadline: its new one; None: it has none.
+        waits: it has not begun: it waits for a person's approval.
+    """
+
+    task_ids: tuple[str, ...] = ()
+    deadline: datetime | None = None
+    waits: bool = False
+
+
 EVENTS = (
     PlanDrafted,
     PlanApprovalRequested,
@@ -164,4 +205,8 @@ EVENTS = (
     PlanCompleted,
     PlanFailed,
     PlanCancelled,
+    PlanLookFailed,
+    PlanRecovered,
+    PlanDeadLettered,
+    PlanRequeued,
 )

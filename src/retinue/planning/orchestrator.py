@@ -18,6 +18,7 @@ from retinue.planning.assigning import with_agents
 from retinue.planning.checks import check_plan, same_name
 from retinue.planning.commands import cancel_plan, load_plan, start_plan
 from retinue.planning.delegation import DEEPEST, LABELS, NOTHING_LEFT, budget_left, handled_elsewhere
+from retinue.planning.giving_up import state_if_readable
 from retinue.planning.graph import MOST_TASKS, Plan
 from retinue.planning.policy import PlanningPolicy, policy, reasons_to_ask
 from retinue.planning.powers import act_alone
@@ -109,7 +110,10 @@ class ByAPlan:
         row = await (lock_plan if lock else find_plan)(scope, child_id)
         if row.ended_at is None:
             return None
-        state = await load_plan(scope, child_id)
+        state = await state_if_readable(scope, child_id)
+        if state is None:
+            detail = str((row.error or {}).get("detail") or "The plan cannot be read.")
+            return ChildOutcome(detail, failed=True, tainted=True, cost=row.cost)
         missing = _missing(state)
         return ChildOutcome(
             _told(state, missing),
@@ -195,6 +199,8 @@ def _told(state: PlanState, missing: str) -> str:
         parts.append(f"Not done:\n{missing}")
         if state.graph.on_failure == "replan":
             parts.append("You may plan once more for what is not done. Tasks there can depend on the ids done here.")
+    if state.status is PlanStatus.DEAD_LETTERED:
+        parts.append(state.detail or "")
     if state.status is PlanStatus.CANCELLED:
         parts.append(f"The plan was cancelled. {state.detail or ''}".strip())
     return "\n\n".join(parts)

@@ -36,7 +36,10 @@ class PlanView(BaseModel):
     plan_id: UUID
     session_id: UUID = Field(description="whose files its runs share; of a plan without a session, its own id")
     workflow_id: UUID | None
-    status: str = Field(description="drafted, waiting (for approval), running, completed, failed or cancelled")
+    status: str = Field(
+        description="drafted, waiting (for approval), running, completed, failed, cancelled or "
+        "dead_lettered (its every look failed)"
+    )
     title: str
     origin: str = Field(description="model, fallback, cache, workflow or api")
     approval_id: UUID | None = Field(description="the question whether it may begin")
@@ -96,6 +99,14 @@ class EdgeView(BaseModel):
     kind: str = Field(description="success, failure, end (when the target begins), or body")
 
 
+class LookView(BaseModel):
+    """A look at a plan that failed, through no fault of its tasks."""
+
+    attempt: int = Field(description="how many failed one after the other")
+    cause: str
+    again_at: datetime = Field(description="when the next look is")
+
+
 class PlanGraph(PlanView):
     """A plan with its graph."""
 
@@ -108,6 +119,25 @@ class PlanGraph(PlanView):
     missing: list[str] = Field(description="tasks whose result the plan wanted and has not")
     deadline: datetime | None
     budget: str | None
+    look_failed: LookView | None = Field(
+        None, description="the last look, if it failed; after several the plan is put aside as dead_lettered"
+    )
+
+
+def present_unreadable(row: PlanRow) -> PlanGraph:
+    """Show a plan whose events cannot be read, without its graph."""
+    return PlanGraph(
+        **present(row).model_dump(),
+        request="",
+        on_failure="",
+        asked=[],
+        nodes=[],
+        edges=[],
+        output=None,
+        missing=[],
+        deadline=None,
+        budget=None,
+    )
 
 
 def present(row: PlanRow) -> PlanView:
@@ -155,7 +185,7 @@ def present_plan(plan_id: UUID, state: PlanState) -> PlanGraph:
         failed=sum(node.status is TaskStatus.FAILED for node in nodes),
         tokens=state.tokens,
         cost=dollars(state.cost),
-        error=_error(state) if state.status is PlanStatus.FAILED else None,
+        error=_error(state) if state.status in (PlanStatus.FAILED, PlanStatus.DEAD_LETTERED) else None,
         created_at=state.created_at,
         started_at=state.started_at,
         ended_at=state.ended_at,
@@ -169,11 +199,17 @@ def present_plan(plan_id: UUID, state: PlanState) -> PlanGraph:
         missing=list(state.missing),
         deadline=state.deadline,
         budget=dollars(graph.budget) if graph.budget is not None else None,
+        look_failed=_look_failed(state),
     )
 
 
 def _error(what: PlanState | Node) -> PlanError | None:
     return PlanError(kind=what.kind, detail=what.detail or "") if what.kind else None
+
+
+def _look_failed(state: PlanState) -> LookView | None:
+    failed = state.look_failed
+    return LookView(attempt=failed.attempt, cause=failed.cause, again_at=failed.again_at) if failed else None
 
 
 def _node(state: PlanState, node: Node) -> NodeView:

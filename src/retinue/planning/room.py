@@ -62,6 +62,10 @@ def _progress(what: str) -> Any:
     return lambda data: {"kind": "task", "status": what, **data}
 
 
+def _about_plan(what: str) -> Any:
+    return lambda data: {"kind": "plan", "status": what, **data}
+
+
 def _expanded(data: dict[str, Any]) -> dict[str, Any]:
     return {"kind": "task", "status": "expanded", **data, "items": len(data["items"])}
 
@@ -92,6 +96,9 @@ ROOM = Room(
         "task.retried": _streamed("task_progress", _progress("retried")),
         "plan.completed": _streamed("run_completed", _ended("completed")),
         "plan.failed": _streamed("run_failed", _ended("failed")),
+        "plan.look_failed": _streamed("task_progress", _about_plan("look_failed")),
+        "plan.requeued": _streamed("task_progress", _about_plan("requeued")),
+        "plan.dead_lettered": _streamed("run_failed", _ended("dead_lettered")),
         "plan.cancelled": _streamed("run_failed", _ended("cancelled")),
     },
 )

@@ -16,9 +16,12 @@ from retinue.planning.events import (
     PlanApprovalRequested,
     PlanCancelled,
     PlanCompleted,
+    PlanDeadLettered,
     PlanDecided,
     PlanDrafted,
     PlanFailed,
+    PlanLookFailed,
+    PlanRequeued,
     PlanStarted,
     TaskCompleted,
     TaskExpanded,
@@ -40,6 +43,8 @@ class PlanStatus(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    DEAD_LETTERED = "dead_lettered"
+    """Look after look failed; it goes on when a person says so."""
 
 
 class TaskStatus(StrEnum):
@@ -55,7 +60,7 @@ class TaskStatus(StrEnum):
     SKIPPED = "skipped"
 
 
-PLAN_ENDED = frozenset({PlanStatus.COMPLETED, PlanStatus.FAILED, PlanStatus.CANCELLED})
+PLAN_ENDED = frozenset({PlanStatus.COMPLETED, PlanStatus.FAILED, PlanStatus.CANCELLED, PlanStatus.DEAD_LETTERED})
 TASK_ENDED = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.SKIPPED})
 
 
@@ -125,6 +130,8 @@ class PlanState:
         missing: what the plan wanted and has not.
         cost: nano-dollars of all tries of all tasks.
         held: characters of all results and items, those of earlier tries included.
+        look_failed: the last look, if it failed.
+        let_go: the runs that were cancelled when the plan was put aside.
     """
 
     drafted: PlanDrafted | None = None
@@ -143,6 +150,8 @@ class PlanState:
     tokens: int = 0
     cost: int = 0
     held: int = 0
+    look_failed: PlanLookFailed | None = None
+    let_go: frozenset[UUID] = frozenset()
     created_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -187,6 +196,7 @@ def fold(recorded: Iterable[Recorded[Event]], state: PlanState | None = None) ->
 
 def apply(state: PlanState, fact: Event, at: datetime) -> None:
     """Let one more thing have happened. Events of unknown types change nothing."""
+    state.look_failed = fact if isinstance(fact, PlanLookFailed) else None
     change = _APPLY.get(type(fact))
     if change is not None:
         change(state, fact, at)
@@ -326,6 +336,27 @@ def _plan_ended(state: PlanState, status: PlanStatus, at: datetime) -> None:
         _end(state, task_id, TaskStatus.SKIPPED, at).reason = "stopped"
 
 
+def dead_letter_text(fact: PlanDeadLettered) -> str:
+    """Say for a person why a plan was put aside."""
+    return f"The plan was put aside after {fact.attempts} looks that failed: {fact.cause}"
+
+
+def _dead_lettered(state: PlanState, fact: PlanDeadLettered, at: datetime) -> None:
+    # Its tasks stay as they are: from there it goes on.
+    state.status, state.ended_at = PlanStatus.DEAD_LETTERED, at
+    state.kind, state.detail, state.let_go = "dead_letter", dead_letter_text(fact), frozenset(fact.run_ids)
+
+
+def _requeued(state: PlanState, fact: PlanRequeued, at: datetime) -> None:
+    for task_id in fact.task_ids:
+        node = state.nodes[task_id]
+        node.status, node.tries = TaskStatus.WAITING, max(0, node.tries - 1)  # that try was nobody's failure
+        node.run_id = node.approval_id = node.until = None
+    state.status = PlanStatus.WAITING if fact.waits else PlanStatus.RUNNING
+    state.ended_at, state.kind, state.detail, state.let_go = None, None, None, frozenset()
+    state.deadline = fact.deadline
+
+
 _APPLY: dict[type[Event], Callable[[PlanState, Any, datetime], None]] = {
     PlanDrafted: _drafted,
     PlanApprovalRequested: _approval_requested,
@@ -340,4 +371,6 @@ _APPLY: dict[type[Event], Callable[[PlanState, Any, datetime], None]] = {
     PlanCompleted: _plan_completed,
     PlanFailed: _plan_failed,
     PlanCancelled: _plan_cancelled,
+    PlanDeadLettered: _dead_lettered,
+    PlanRequeued: _requeued,
 }

@@ -17,9 +17,11 @@ from retinue.planning.events import (
     PlanApprovalRequested,
     PlanCancelled,
     PlanCompleted,
+    PlanDeadLettered,
     PlanDecided,
     PlanDrafted,
     PlanFailed,
+    PlanRequeued,
     PlanStarted,
     TaskCompleted,
     TaskFailed,
@@ -27,7 +29,7 @@ from retinue.planning.events import (
     TaskSkipped,
     TaskStarted,
 )
-from retinue.planning.state import PLAN_ENDED, PlanStatus
+from retinue.planning.state import PLAN_ENDED, PlanStatus, dead_letter_text
 from retinue.runs import Parent
 
 _STATUS_OF: dict[type[Event], PlanStatus] = {
@@ -38,6 +40,8 @@ _STATUS_OF: dict[type[Event], PlanStatus] = {
     PlanCompleted: PlanStatus.COMPLETED,
     PlanFailed: PlanStatus.FAILED,
     PlanCancelled: PlanStatus.CANCELLED,
+    PlanDeadLettered: PlanStatus.DEAD_LETTERED,
+    PlanRequeued: PlanStatus.RUNNING,
 }
 
 
@@ -119,13 +123,18 @@ class _Changes:
         elif isinstance(fact, TaskRetried):
             self.failed -= len(fact.task_ids)
             self.ended_at = self.error = None
-        elif isinstance(fact, PlanCompleted | PlanFailed | PlanCancelled):
+        elif isinstance(fact, PlanRequeued):
+            self.status = PlanStatus.WAITING if fact.waits else PlanStatus.RUNNING
+            self.ended_at = self.error = None
+        elif isinstance(fact, PlanCompleted | PlanFailed | PlanCancelled | PlanDeadLettered):
             self.ended_at, self.error = at, _error_of(fact)
 
 
 def _error_of(fact: Event) -> str | None:
     if isinstance(fact, PlanFailed):
         return msgspec.json.encode({"kind": fact.kind, "detail": fact.detail}).decode()
+    if isinstance(fact, PlanDeadLettered):
+        return msgspec.json.encode({"kind": "dead_letter", "detail": dead_letter_text(fact)}).decode()
     return None
 
 

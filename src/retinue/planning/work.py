@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from retinue.database import open_scope
@@ -11,12 +12,15 @@ from retinue.dispatch import Dispatcher, wake
 from retinue.kernel import NotFound, Scope, Services
 from retinue.ledger import read_stream
 from retinue.planning.advancing import LANE_FULL, Advance
-from retinue.planning.commands import ADVANCE, stream_of
-from retinue.planning.state import PlanState, fold
+from retinue.planning.commands import ADVANCE, record, stream_of
+from retinue.planning.events import PlanRecovered
+from retinue.planning.giving_up import NOT_ITS_FAULT, SOON, look_failed, paused
+from retinue.planning.state import PlanState, apply, fold
 from retinue.planning.views import PlanRow, lock_plan
 
 _MOST_NODES = 50_000
-_SOON = timedelta(seconds=0.5)
+
+log = logging.getLogger(__name__)
 
 
 class Folded:
@@ -66,7 +70,24 @@ folded = Folded()
 
 
 async def advance(services: Services, tenant_id: UUID, plan_id: UUID) -> None:
-    """Answer a wake-up: do all that follows from what is new."""
+    """Answer a wake-up: do all that follows from what is new.
+
+    A look that fails is noted and comes again later, until it is given up. What is wrong with the database is raised,
+    and the wake-up is tried again.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    try:
+        await _look(services, tenant_id, plan_id)
+    except NOT_ITS_FAULT:
+        raise
+    except Exception as error:
+        log.exception("a look at the plan %s failed", plan_id)
+        await look_failed(services, tenant_id, plan_id, error)
+
+
+async def _look(services: Services, tenant_id: UUID, plan_id: UUID) -> None:
     async with open_scope(services, tenant_id) as scope:
         try:
             row = await lock_plan(scope, plan_id)
@@ -86,14 +107,22 @@ async def _advance(scope: Scope, row: PlanRow) -> None:
     scope.user_id = row.owner_id
     key = (scope.tenant_id, row.plan_id)
     state = await _state(scope, row)
+    failed = state.look_failed
+    if failed is not None and await paused(scope, row.plan_id, failed):
+        scope.uow.after_commit(lambda: folded.put(key, state))
+        return
     step = Advance(scope, row.plan_id, state)
     await step.run()
+    if failed is not None and state.look_failed is failed and not state.ended:
+        fact = PlanRecovered()
+        state.version = await record(scope, row.plan_id, row, state.version, fact)
+        apply(state, fact, step.now)
     if step.go_on:
         await wake(scope, ADVANCE, row.plan_id)
     if step.look_again and folded.is_due(key, step.now, step.now + LANE_FULL):
         await wake(scope, ADVANCE, row.plan_id, at=step.now + LANE_FULL)
     timer = step.timer()
-    if timer is not None and timer - step.now < _SOON:
+    if timer is not None and timer - step.now < SOON:
         # This look may be the one that was meant for it: clocks of machines differ.
         await wake(scope, ADVANCE, row.plan_id, at=timer)
     scope.uow.after_commit(lambda: folded.put(key, state))
