@@ -110,11 +110,15 @@ def test_each_mistake_is_named(
 def test_a_time_without_an_offset_is_local(retinue: CommandLine, tmp_path: Path) -> None:
     retinue.ok("grants", "keygen", str(tmp_path / "app.key"))
     key = ("--key", str(tmp_path / "app.key"))
-    made = retinue.json("grants", "create", "App", *key, "--expires", "2031-01-02", "--retention", "3600")
+    made = retinue.json(
+        "grants", "create", "App", *key, "--expires", "2031-01-02", "--retention", "3600", "--seconds", "90"
+    )
     expected = datetime(2031, 1, 2).astimezone()
     assert datetime.fromisoformat(made["expires_at"]) == expected
     shown = retinue.ok("grants", "show", "last")
     assert "2031-01-02 00:00:00" in shown
     assert "60 minutes" in shown
+    assert "90 seconds" in shown
+    assert (made["retention_seconds"], made["limits"]) == (3600, {"seconds": 90})
     again = retinue("grants", "keygen", str(tmp_path / "app.key"))
     assert "never overwritten" in again.err

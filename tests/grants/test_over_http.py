@@ -50,11 +50,18 @@ async def organisation(server: RunningServer) -> tuple[Person, Person, Person, s
 
 
 async def test_an_application_sees_its_own_terms(ann: Person) -> None:
-    wanted = {"drivers": ["qwen", "qwen"], "models": ["openai:*"], "uses": 3, "budget": "5.00", "max_seconds": 60}
+    wanted = {
+        "drivers": ["qwen", "qwen"],
+        "models": ["openai:*"],
+        "uses": 3,
+        "budget": "5.00",
+        "limits": {"seconds": 60},
+    }
     async with application_of(ann, **wanted) as application:
         terms = await application.grant()
     assert (terms["drivers"], terms["models"], terms["uses"], terms["used"]) == (["qwen"], ["openai:*"], 3, 0)
     assert (terms["budget"], terms["left"], terms["state"]) == ("5", "5", "active")
+    assert (terms["limits"], terms["retention_seconds"]) == ({"seconds": 60}, None)
     assert "owner_id" not in terms, "who its user is, is not the application's to know"
 
 

@@ -66,7 +66,7 @@ async def test_what_the_grant_does_not_allow_is_403_and_counts_no_use(person: Pe
     terms: dict[str, Any] = {
         "drivers": ["command"],
         "uses": 1,
-        "max_seconds": 5,
+        "limits": {"seconds": 5},
         "expires_at": ends,
         "parameters": {
             "type": "object",

@@ -123,6 +123,14 @@ def _seconds(moment: str) -> float:
     return datetime.fromisoformat(moment).timestamp()
 
 
+async def test_a_request_says_for_how_long_its_outputs_are_kept(person: Person) -> None:
+    found = await done(person, "echo x > x.txt", retention_seconds=3600)
+    assert found["retention_seconds"] == 3600
+    [artifact] = found["artifacts"]
+    kept = _seconds(artifact["expires_at"]) - _seconds(artifact["stored_at"])
+    assert 3_200 < kept <= 3_600
+
+
 async def test_exit_0_having_done_nothing_is_a_failure_when_outputs_were_expected(person: Person) -> None:
     await failed(person, "nothing_done", "true", expected=[{"name": "report.md"}])
     await failed(

@@ -32,7 +32,7 @@ async def test_the_limits_of_the_mission_hold_by_default(person: Person) -> None
     assert (limits["processes"], limits["cores"]) == (256, 1.0)
     assert (limits["artifacts"], limits["artifact_bytes"]) == (50, 100_000_000)
     assert (found["at_once"], found["user_storage"]) == (5, 10_000_000_000)
-    assert (found["retention"], found["failed_retention"]) == (7 * 86_400, 86_400)
+    assert (found["retention_seconds"], found["failed_retention_seconds"]) == (7 * 86_400, 86_400)
 
 
 async def test_a_request_may_ask_for_less_and_not_for_more_than_the_policy_says(person: Person) -> None:
@@ -93,7 +93,7 @@ async def test_no_more_operations_go_on_at_once_than_the_policy_says_and_a_chang
 
 async def test_files_of_a_request_are_forgotten_when_nobody_tries_it_again(person: Person) -> None:
     """Bug that this catches: what came with a request stays for ever, since its operation did not succeed."""
-    await govern(person, failed_retention=1)
+    await govern(person, failed_retention_seconds=1)
     operation = await operate(person, "exit 1", files=[{"name": "in.txt", "content": "secret"}])
     answer = None
     for _ in range(5):  # a busy machine may look late

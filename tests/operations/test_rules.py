@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from retinue.kernel import BadInput
-from retinue.ledger import Meta, Recorded
+from retinue.ledger import Meta, Recorded, decode
 from retinue.operations import judging, rules
 from retinue.operations.driver import Finish, Verdict
 from retinue.operations.drivers.command import CommandDriver
@@ -25,7 +26,15 @@ from retinue.operations.events import (
     OperationStarted,
 )
 from retinue.operations.judging import ModelUse
-from retinue.operations.policy import LEVELS, Limits, OperationPolicy, granted, is_enough, stricter
+from retinue.operations.policy import (
+    LEVELS,
+    Limits,
+    OperationPolicy,
+    PolicyChanged,
+    granted,
+    is_enough,
+    stricter,
+)
 from retinue.operations.rules import OperationStatus
 from retinue.sandbox import Ended, Level, Usage
 
@@ -81,6 +90,21 @@ def test_a_retry_forgets_the_end_and_counts_attempts_anew() -> None:
 def test_a_stream_that_does_not_begin_with_a_request_is_none() -> None:
     with pytest.raises(ValueError, match="begins with"):
         rules.fold([Recorded(uuid4(), 1, "operation:x", 1, "", started(1), Meta(), NOW)])
+
+
+def test_events_keep_the_names_that_they_were_stored_with() -> None:
+    """The API says ``retention_seconds``; what is stored under ``retention`` is a promise, and read for ever."""
+    stored = '{"owner_id":"%s","run_id":"%s","driver":"command","goal":"x","limits":{"seconds":5.0},"retention":60}'
+    stored = stored % (UUID(int=1), UUID(int=2))
+    asked = decode("operation.requested", 1, stored)
+    assert isinstance(asked, OperationRequested)
+    assert (asked.retention_seconds, asked.limits.seconds) == (60, 5.0)
+    assert msgspec.json.decode(msgspec.json.encode(asked)) == msgspec.json.decode(stored)
+    stored = '{"policy":{"retention":120,"failed_retention":30}}'
+    changed = decode("operations.policy_changed", 1, stored)
+    assert isinstance(changed, PolicyChanged)
+    assert (changed.policy.retention_seconds, changed.policy.failed_retention_seconds) == (120, 30)
+    assert msgspec.json.encode(changed).decode() == stored
 
 
 # Limits

@@ -276,7 +276,7 @@ SAMPLES: dict[str, Sample] = {
     "artifacts_create": Sample(201, content=("fresh", "application/octet-stream"), query={"name": "fresh"}),
     "artifacts_hold": Sample(body={"reason": "a test"}),
     "operations_create": Sample(202, {**_OPERATION, "inputs": [{"artifact_id": "{artifact_id}"}]}),
-    "operations_put_policy": Sample(body={"retention": 600_000}),
+    "operations_put_policy": Sample(body={"retention_seconds": 600_000}),
     "operations_cancel": Sample(202, {"reason": "enough"}, uses={"operation_id": "running_operation_id"}),
     "operations_retry": Sample(202, uses={"operation_id": "failed_operation_id"}),
     "uploads_begin": Sample(201, headers=_BEGIN),

@@ -122,7 +122,7 @@ class OperationStory:
             "files": [upload["artifact_id"] for upload in uploads],
             "uses": 3,
             "budget": "1.00",
-            "max_seconds": 300,
+            "limits": {"seconds": 300},
             "retention_seconds": 3600,
         }
         terms = f"{driver} on these files, 3 times, for $1 in all, results for an hour"

@@ -68,7 +68,7 @@ _FIELDS: list[Column] = [
     ("spent", _spent),
     ("reserved", lambda item: f"${item['reserved']}"),
     ("kept for", lambda item: _seconds(item["retention_seconds"])),
-    ("may run for", lambda item: _seconds(item["max_seconds"])),
+    ("may run for", lambda item: _seconds(item["limits"]["seconds"])),
     ("created", lambda item: moment(item["created_at"])),
     ("expires", lambda item: moment(item["expires_at"])),
     ("revoked", lambda item: moment(item["revoked_at"])),
@@ -150,7 +150,7 @@ def create(
         "uses": uses,
         "budget": budget,
         "retention_seconds": retention,
-        "max_seconds": seconds,
+        "limits": None if seconds is None else {"seconds": seconds},
         "expires_at": None if expires is None else _time(expires),
     }
     if key is not None and grantee is not None:

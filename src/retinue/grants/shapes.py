@@ -19,6 +19,14 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,6
 ModelPattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:/*?@+-]{1,200}$")]
 
 
+class GrantLimits(BaseModel):
+    """What each operation under a grant may use at most; null: as much as the tenant's policy says."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seconds: int | None = Field(default=None, ge=1, le=86_400, description="how long it may run")
+
+
 class NewGrant(BaseModel):
     """What a user grants to an application. The tenant's policy limits what is left out."""
 
@@ -33,6 +41,7 @@ class NewGrant(BaseModel):
                     "uses": 20,
                     "budget": "5.00",
                     "retention_seconds": 604800,
+                    "limits": {"seconds": 600},
                     "expires_at": "2030-01-01T00:00:00Z",
                 }
             ]
@@ -67,13 +76,13 @@ class NewGrant(BaseModel):
     retention_seconds: int | None = Field(
         default=None, ge=60, le=3_153_600_000, description="how long results are kept"
     )
-    max_seconds: int | None = Field(default=None, ge=1, le=86_400, description="how long one operation may run")
+    limits: GrantLimits = Field(default_factory=GrantLimits, description="of each operation")
     expires_at: AwareDatetime | None = Field(default=None, examples=["2030-01-01T00:00:00Z"])
 
     def wanted(self) -> Wanted:
         """Return it as the command takes it."""
-        values = {name: getattr(self, name) for name in NewGrant.model_fields}
-        values["budget"] = nanos_of(self.budget)
+        values = {name: getattr(self, name) for name in NewGrant.model_fields if name != "limits"}
+        values |= {"budget": nanos_of(self.budget), "max_seconds": self.limits.seconds}
         return Wanted(**values)
 
 
@@ -96,7 +105,7 @@ class TermsView(BaseModel):
     reserved: str = Field(description="US dollars set aside for operations under way", examples=["0"])
     left: str | None = Field(description="US dollars that new operations may reserve; null without a budget")
     retention_seconds: int | None
-    max_seconds: int | None
+    limits: GrantLimits
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
@@ -137,7 +146,7 @@ def _shown(terms: Terms, now: datetime) -> dict[str, Any]:
         "reserved": dollars(terms.reserved),
         "left": None if left is None else dollars(left),
         "retention_seconds": terms.retention_seconds,
-        "max_seconds": terms.max_seconds,
+        "limits": GrantLimits(seconds=terms.max_seconds),
         "created_at": terms.created_at,
         "expires_at": terms.expires_at,
         "revoked_at": terms.revoked_at,

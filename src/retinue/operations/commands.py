@@ -71,7 +71,7 @@ class Wanted:
     expected: Sequence[Expected] = ()
     limits: Mapping[str, float | int] = field(default_factory=dict)
     budget: int | None = None
-    retention: int | None = None
+    retention_seconds: int | None = None
     min_level: str | None = None
     priority: int = 0
     caller: Caller | None = None
@@ -127,7 +127,7 @@ async def begin(scope: Scope, wanted: Wanted) -> UUID:
         limits=limits,
         expected=tuple(wanted.expected),
         budget=budget,
-        retention=_least(wanted.retention, terms.retention_seconds if terms else None),
+        retention_seconds=_least(wanted.retention_seconds, terms.retention_seconds if terms else None),
         min_level=None if wanted.min_level is None else stricter(wanted.min_level, holds.min_level),
         caller=wanted.caller,
         tainted=bool(wanted.tainted_by),

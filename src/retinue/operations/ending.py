@@ -201,7 +201,9 @@ async def _keep_or_drop_files(scope: Scope, row: OperationRow, fact: Ending) -> 
         await views.drop_files(scope, row.operation_id)
     elif await views.has_files(scope, row.operation_id):
         holds, _ = await policy(scope)
-        await wake(scope, LOOK, row.operation_id, at=scope.clock.now() + timedelta(seconds=holds.failed_retention))
+        await wake(
+            scope, LOOK, row.operation_id, at=scope.clock.now() + timedelta(seconds=holds.failed_retention_seconds)
+        )
 
 
 def by_its_run(row: OperationRow, outcome: RunOutcome, usage: Usage) -> Ending:
@@ -238,5 +240,5 @@ async def forget_files(scope: Scope, row: OperationRow) -> None:
     if not row.ended or row.status is OperationStatus.COMPLETED or row.ended_at is None:
         return
     holds, _ = await policy(scope)
-    if scope.clock.now() >= row.ended_at + timedelta(seconds=holds.failed_retention):
+    if scope.clock.now() >= row.ended_at + timedelta(seconds=holds.failed_retention_seconds):
         await views.drop_files(scope, row.operation_id)

@@ -86,7 +86,7 @@ class OperationRequested(Event, frozen=True, kw_only=True, omit_defaults=True):
         files: the names of small files that came with the request.
         expected: what must be among the outputs.
         budget: what its model calls may cost, in nano-dollars.
-        retention: for how many seconds outputs are kept; None: as long as policy and tier say.
+        retention_seconds: how long outputs are kept; None: as long as policy and tier say.
         min_level: the least isolation that will do, where that is more than the policy's.
         caller: whose call it answers.
         tainted: the run that asked has read untrusted text.
@@ -105,7 +105,7 @@ class OperationRequested(Event, frozen=True, kw_only=True, omit_defaults=True):
     files: tuple[str, ...] = ()
     expected: tuple[Expected, ...] = ()
     budget: int | None = None
-    retention: int | None = None
+    retention_seconds: int | None = msgspec.field(default=None, name="retention")
     min_level: str | None = None
     caller: Caller | None = None
     tainted: bool = False

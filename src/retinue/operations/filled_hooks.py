@@ -47,7 +47,7 @@ async def limits(scope: Scope, user_id: UUID) -> Limits:
     tier = await metering.tier_of(scope)
     settings = scope.service(Settings)
     # On one's own server the policy alone says how much and how long.
-    size, retention = [holds.user_storage, settings.artifact_user_bytes], [holds.retention]
+    size, retention = [holds.user_storage, settings.artifact_user_bytes], [holds.retention_seconds]
     if tier.storage_bytes is not None:
         size.append(tier.storage_bytes)
     if tier.retention_seconds is not None:

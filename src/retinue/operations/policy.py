@@ -54,7 +54,7 @@ LEAST = Limits(
 
 
 class OperationPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What holds for the operations of a tenant.
+    """What holds for the operations of a tenant. Events have some fields under an older name, which stays.
 
     Attributes:
         limits: what an operation gets that asks for nothing else.
@@ -68,8 +68,8 @@ class OperationPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
         attempts: how often an operation is begun anew whose worker died.
         budget: what the model calls of one operation may cost at most, in nano-dollars; None: no bound of its own.
         user_storage: how many bytes of artifacts a user may keep.
-        retention: for how many seconds outputs are kept.
-        failed_retention: likewise, of operations that did not succeed.
+        retention_seconds: how long outputs are kept.
+        failed_retention_seconds: likewise, of operations that did not succeed.
     """
 
     limits: Limits = Limits()
@@ -85,8 +85,8 @@ class OperationPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     attempts: int = 3
     budget: int | None = None
     user_storage: int = 10 * GB
-    retention: int = 7 * DAY
-    failed_retention: int = 1 * DAY
+    retention_seconds: int = msgspec.field(default=7 * DAY, name="retention")
+    failed_retention_seconds: int = msgspec.field(default=1 * DAY, name="failed_retention")
 
 
 @event("operations.policy_changed")

@@ -37,8 +37,8 @@ class WantedOperationPolicy(BaseModel):
     attempts: int = Field(default=3, ge=1, le=10, description="how often one is begun whose worker died")
     budget: Money | None = Field(default=None, description="US dollars of model calls of one operation, at most")
     user_storage: int = Field(default=10 * GB, ge=0, le=2**50, description="bytes of artifacts that a user may keep")
-    retention: int = Field(default=7 * DAY, ge=1, le=10 * 366 * DAY, description="seconds that outputs are kept")
-    failed_retention: int = Field(
+    retention_seconds: int = Field(default=7 * DAY, ge=1, le=10 * 366 * DAY, description="how long outputs are kept")
+    failed_retention_seconds: int = Field(
         default=DAY, ge=1, le=366 * DAY, description="likewise, of operations that did not succeed"
     )
 
@@ -69,8 +69,8 @@ class OperationPolicyView(BaseModel):
     attempts: int
     budget: str | None
     user_storage: int
-    retention: int
-    failed_retention: int
+    retention_seconds: int
+    failed_retention_seconds: int
     version: int = Field(description="also the ETag; 0: nobody has changed it")
 
     @classmethod

@@ -122,7 +122,7 @@ class OperationDetail(OperationView):
     expected: list[dict[str, Any]]
     limits: LimitsView
     budget: str | None
-    retention: int | None
+    retention_seconds: int | None
     min_level: str | None
     sandbox: str | None = Field(description="how the sandbox is made, such as bubblewrap")
     summary: str = Field(description="the agent's last words, when it did what was asked")
@@ -177,7 +177,7 @@ def present_whole(
         expected=list(msgspec.to_builtins(wanted.expected)),
         limits=LimitsView(**msgspec.structs.asdict(wanted.limits)),
         budget=None if wanted.budget is None else dollars(wanted.budget),
-        retention=wanted.retention,
+        retention_seconds=wanted.retention_seconds,
         min_level=wanted.min_level,
         sandbox=state.sandbox,
         summary=fact.summary if isinstance(fact, OperationCompleted) else "",

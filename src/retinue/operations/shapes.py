@@ -98,7 +98,9 @@ class NewOperation(_Body):
     )
     limits: GivenLimits = Field(default_factory=GivenLimits)
     budget: Money | None = Field(default=None, description="US dollars that its model calls may cost")
-    retention: int | None = Field(default=None, ge=1, le=10 * 366 * 86_400, description="seconds its outputs are kept")
+    retention_seconds: int | None = Field(
+        default=None, ge=1, le=10 * 366 * 86_400, description="how long its outputs are kept"
+    )
     min_level: Level | None = Field(default=None, description="least isolation, where more than the policy's is wanted")
     priority: int = Field(default=0, ge=-100, le=100, description="among those that wait; higher goes first")
 
@@ -121,7 +123,7 @@ class NewOperation(_Body):
             expected=[Expected(name=one.name, at_least=one.at_least, schema=one.json_schema) for one in self.expected],
             limits=self.limits.model_dump(exclude_none=True),
             budget=nanos_of(self.budget),
-            retention=self.retention,
+            retention_seconds=self.retention_seconds,
             min_level=self.min_level,
             priority=self.priority,
         )

@@ -137,11 +137,11 @@ def _incoming(begun: Begun, found: Found, retention: int) -> Incoming:
 
 async def _retention(services: Services, begun: Begun, judged: Judged) -> int:
     """Return for how many seconds the outputs are kept: the least of what anybody says."""
-    bounds = [begun.holds.retention]
-    if begun.state.requested.retention is not None:
-        bounds.append(begun.state.requested.retention)
+    bounds = [begun.holds.retention_seconds]
+    if begun.state.requested.retention_seconds is not None:
+        bounds.append(begun.state.requested.retention_seconds)
     if not judged.ok:
-        bounds.append(begun.holds.failed_retention)
+        bounds.append(begun.holds.failed_retention_seconds)
     async with open_scope(services, begun.tenant_id) as scope:
         tier = await metering.tier_of(scope)
     if tier.retention_seconds is not None:  # on one's own server the policy alone says how long
