@@ -179,3 +179,43 @@ async def test_a_wake_up_for_a_time_does_not_come_before_it_however_long_its_sco
         await wake(scope, KIND, subject, at=at)
     rows = await plant._rows("SELECT execute_after FROM dispatch.pgqueuer WHERE entrypoint = $1", KIND)
     assert [row[0] >= at for row in rows] == [True]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("holds", [False, True], ids=["idle", "busy"])
+async def test_a_process_that_ends_leaves_the_wake_ups_it_has_begun_to_others(plant: Plant, holds: bool) -> None:
+    """The queue's library forgets a wake-up that is cancelled while it is done, or waits for it without a bound."""
+    subject, doings, began = uuid4(), Doings(), asyncio.Event()
+
+    async def never_done(_tenant_id: UUID, _subject_id: UUID) -> None:
+        began.set()
+        await asyncio.sleep(3600)
+
+    async with plant.dispatcher(never_done, close=False) as ending:
+        if holds:
+            await plant.advance(ending, uuid4(), lambda _: asyncio.sleep(3600))
+        await plant.wake(subject)
+        await began.wait()
+        async with asyncio.timeout(60):
+            await ending.close(0.1)
+    async with plant.dispatcher(doings):
+        await until(lambda: subject in doings.done, 60)
+
+
+@pytest.mark.fault
+async def test_a_process_that_ends_lets_nobody_wait_for_room_in_it(plant: Plant) -> None:
+    subject, doings = uuid4(), Doings()
+    async with plant.dispatcher(doings, close=False, worker_capacity=1) as ending:
+        await plant.advance(ending, uuid4(), lambda _: asyncio.sleep(3600))
+        await plant.wake(subject)
+        await until(lambda: _is_picked(plant, subject), 60)
+        async with asyncio.timeout(60):
+            await ending.close(0.1)
+    assert doings.done == []
+    async with plant.dispatcher(doings):
+        await until(lambda: subject in doings.done, 60)
+
+
+async def _is_picked(plant: Plant, subject: UUID) -> bool:
+    rows = await plant._rows("SELECT payload FROM dispatch.pgqueuer WHERE status = 'picked'")
+    return any(str(subject).encode() in row[0] for row in rows)

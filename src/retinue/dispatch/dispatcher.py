@@ -40,6 +40,7 @@ Work = Callable[[Services, UUID, UUID], Awaitable[None]]
 _RESTART_SECONDS = 0.5
 _RETRY = timedelta(seconds=1)
 _STRAY_SECONDS = 1.0
+_PUT_BACK_SECONDS = 1.0
 # Long enough for a claim, short enough that a wake-up picked by a worker that was killed is picked again soon.
 _PICKED_TIMEOUT = timedelta(seconds=4)
 
@@ -119,6 +120,7 @@ class Dispatcher:
         self._strays: dict[tuple[str, UUID], float] = {}  # claims that nobody here advances, and since when
         self._given_up = False  # whether the others have taken this process for dead: its old id may still be used
         self._claiming = 0  # wake-ups whose work is about to claim: each may become an activation
+        self._waking: set[asyncio.Task[Any]] = set()  # wake-ups that are being done
         self._tasks: list[asyncio.Task[None]] = []
         self._manager: QueueManager | None = None
         self._works = False
@@ -150,16 +152,26 @@ class Dispatcher:
         self._closing = True
         if self._manager is not None:
             self._manager.shutdown.set()
+        async with self._room:
+            self._room.notify_all()  # nobody gets a place here any more
         for activation in list(self._held.values()):
             activation.ask_to_stop("pause")
         tasks = [activation.task for activation in self._held.values() if activation.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=grace_seconds)
+        if under_way := {*tasks, *self._waking}:
+            await asyncio.wait(under_way, timeout=grace_seconds)
+        await self._put_back()
         for task in [*self._tasks, *(task for task in tasks if not task.done())]:
             task.cancel()
         await asyncio.gather(*self._tasks, *tasks, return_exceptions=True)
         with contextlib.suppress(Fault):
             await self._leave()
+
+    async def _put_back(self) -> None:
+        """Cut off what is still done for wake-ups, and put those back in the queue while it can be reached."""
+        for task in (waking := list(self._waking)):
+            task.cancel()
+        if waking:
+            await asyncio.wait(waking, timeout=_PUT_BACK_SECONDS)
 
     @property
     def capacity_left(self) -> int:
@@ -447,10 +459,12 @@ class Dispatcher:
         """Keep a place free for what the block claims; wait for one while this worker is full.
 
         Raises:
-            TimeoutError: it stayed full; somebody else may have room.
+            TimeoutError: it stayed full, or ends; somebody else may have room.
         """
         async with asyncio.timeout(20), self._room:
-            await self._room.wait_for(lambda: self.capacity_left > 0)
+            await self._room.wait_for(lambda: self.capacity_left > 0 or self._closing)
+            if self._closing:
+                raise TimeoutError("this process ends")
             self._claiming += 1
         try:
             yield
@@ -462,14 +476,24 @@ class Dispatcher:
     def _handler(self, work: Work) -> Callable[[Job], Awaitable[None]]:
         async def handle(job: Job) -> None:
             tenant_id, subject_id = read_payload(job.payload)
+            task = asyncio.current_task()
+            assert task is not None
+            self._waking.add(task)
             try:
                 async with self._place():
                     await work(self._services, tenant_id, subject_id)
+            except asyncio.CancelledError:
+                # This process ends. The queue forgets what was cancelled, and nobody would do it.
+                raise RetryRequested(delay=timedelta(0), reason="cut off") from None
             except Exception as error:
+                if self._closing and isinstance(error, TimeoutError):
+                    raise RetryRequested(delay=timedelta(0), reason="no room") from None
                 if not isinstance(error, Fault | TimeoutError):
                     log.exception("the wake-up %s %s failed; it is tried again", job.entrypoint, subject_id)
                 # Never given up: what the wake-up stands for decides about poison (see runs), not the queue.
                 raise RetryRequested(delay=_RETRY * min(2**job.attempts, 30), reason=type(error).__name__) from error
+            finally:
+                self._waking.discard(task)
 
         return handle
 
