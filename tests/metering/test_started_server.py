@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from tests.support.databases import Cluster
@@ -41,7 +42,7 @@ async def test_a_budget_is_right_after_a_worker_died_in_a_call_and_warns_on_the_
             assert reserved >= Decimal("0.0006")
             first.kill()
             server.start_worker()
-            await model.wait_for_requests(2, contains=hold)
+            await model.wait_for_requests(2, timeout=60, contains=hold)
             assert Decimal((await budget(ada))["reserved"]) == reserved
             model.release(hold)
             assert (await ada.until(accepted["run_id"]))["status"] == "completed"
@@ -56,3 +57,28 @@ async def test_a_budget_is_right_after_a_worker_died_in_a_call_and_warns_on_the_
             "spent": "0.00087",
             "period": "month",
         }
+
+
+async def test_a_run_that_has_ended_leaves_no_row_of_what_it_held(postgres: Cluster) -> None:
+    async with (
+        ModelServer() as model,
+        running_server(postgres, OPENAI_BASE_URL=model.base_url, OPENAI_API_KEY="stub-key") as server,
+    ):
+        ada = await server.person()
+        agent = await ada.agent(model=PRICED, max_tokens=1000)
+        limit = {"limit": "5", "period": "month"}
+        hold = f"hold{uuid4().hex[:8]}"
+        accepted = await ada.send(agent, f"!hold {hold}\n!usage 1000 1200\n!say one")
+        await model.wait_for_requests(1, contains=hold)
+        await ada.call("PUT", f"/v1/tenants/{ada.tenant_id}/budget", json=limit)  # while the call is under way
+        model.release(hold)
+        assert (await ada.until(accepted["run_id"]))["status"] == "completed"
+        assert (await ada.ask(agent, "!usage 1000 1200\n!say two"))["run"]["status"] == "completed"
+        assert (await budget(ada))["spent"] == "0.00174"
+        assert server.database is not None
+        connection = await asyncpg.connect(postgres.dsn(server.database, "postgres"))
+        try:
+            left = await connection.fetch("SELECT run_id, step, amount, settled FROM reservations")
+        finally:
+            await connection.close()
+        assert left == []

@@ -100,7 +100,7 @@ async def settle(
     calls: int = 1,
     application: str = "",
     operation_id: UUID | None = None,
-) -> None:
+) -> bool:
     """Count a model call, and turn its reservation into what it cost. One statement.
 
     Belongs in the transaction that records the answer: that one commits once for a (run, step), and so does this.
@@ -118,6 +118,9 @@ async def settle(
         calls: how many calls these numbers are of.
         application: the application for which the user's agent asked; empty for the user's own.
         operation_id: on whose bill the call stands, if on one.
+
+    Returns:
+        whether a budget counted it. That it did is noted until the run ends: see :func:`release_run`.
     """
     budgets = await scope.queries.fetch(
         "SELECT * FROM metering_settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
@@ -142,10 +145,11 @@ async def settle(
         if marks := rules.marks(budget):
             await _record(scope, budget.subject, budget.revision, marks, run_id)
     scope.uow.after_commit(partial(counting.count_cost, model, calls, cost))
+    return bool(budgets)
 
 
 async def release_run(scope: Scope, run_id: UUID) -> None:
-    """Give back what a run still holds; it has ended, or its worker died."""
+    """Give back what a run still holds, and forget which of its calls are settled; it has ended, or its worker died."""
     await scope.queries.execute("SELECT metering_release($1, $2, $3)", scope.tenant_id, run_id, scope.clock.now())
 
 

@@ -384,14 +384,14 @@ class _Writing:
         return False
 
     async def finish(self) -> None:
-        """Do what belongs to these facts outside the stream: money, lane, worker, session."""
+        """Do what belongs to these facts outside the stream: money, lane, worker."""
         trial, scope = self.trial, self.scope
         requested = trial.requested
         assert requested is not None
         for fact in self.facts:
             if isinstance(fact, ModelResponded) and not fact.from_cache:
                 answer = fact.answer
-                await metering.settle(
+                self.journal.budgeted |= await metering.settle(
                     scope,
                     agent_id=requested.agent_id,
                     user_id=requested.owner_id,
@@ -405,13 +405,16 @@ class _Writing:
         if trial.status not in ENDED and trial.status is not Status.WAITING:
             return
         if trial.status in ENDED:
+            if self.journal.budgeted:
+                # After the last answer is settled: that it was is noted in a row, which goes with the run's others.
+                await metering.release_run(scope, self.journal.run_id)
             scope.uow.after_commit(partial(metering.count_run, trial.status))
         await scope.service(Dispatcher).let_go(scope, ADVANCE, self.journal.run_id)
         failed = trial.status in FAILURES if trial.status in ENDED else None
         await succeed(scope, await lanes.leave(scope, requested.agent_id, failed=failed))
 
     async def end(self) -> None:
-        """Tell the session of the end, and give back what the run still held."""
+        """Tell of the end whoever waits for it, and end what waits for the run."""
         requested = self.trial.requested
         assert requested is not None
         await self.delegations.cancel(self.scope, self.trial, f"the run that asked for it was {self.trial.status}")
@@ -429,8 +432,6 @@ class _Writing:
                 any(turn.answer.demo for turn in self.trial.turns),
             ),
         )
-        if self.journal.budgeted:
-            await metering.release_run(self.scope, self.journal.run_id)
         if any(call.status is CallStatus.ASKED for call in self.trial.open_calls):
             await approvals.cancel_for_run(self.scope, self.journal.run_id)
 
