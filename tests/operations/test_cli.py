@@ -137,3 +137,56 @@ def test_who_joins_late_reads_everything_once(
     monkeypatch.setattr(Remote, "as_json", False, raising=False)
     operations._follow(cli, str(uuid4()))
     assert capsys.readouterr().out == "one two three\none\n"
+
+
+def test_the_policy_is_shown_and_changed_by_the_same_names(retinue: CommandLine) -> None:
+    before = retinue.json("operations", "policy", "show")
+    assert retinue("operations", "policy", "set", "limits.memory=1.5GB", "most.seconds=2h", "drivers=command,qwen",
+        "budget=$2.50", "at_once=3", "failed_retention_seconds=90m").code == 0  # fmt: skip
+    shown = retinue.ok("operations", "policy", "show")
+    for line in ("1500MB", "2h", "command,qwen", "$2.5", "90m"):
+        assert line in shown
+    after = retinue.json("operations", "policy", "show")
+    limits, most = before["limits"] | {"memory": 1_500_000_000}, before["most"] | {"seconds": 7_200}
+    assert after == before | {
+        "limits": limits, "most": most, "drivers": ["command", "qwen"], "budget": "2.5", "at_once": 3,
+        "failed_retention_seconds": 5_400, "version": 1,
+    }  # fmt: skip
+    again = retinue("operations", "policy", "set", "limits.memory=default", "most.seconds=1h", "drivers=none",
+        "budget=none", "at_once=default", "failed_retention_seconds=1d", "--json").json()  # fmt: skip
+    assert again == before | {"version": 2}
+
+
+@pytest.mark.parametrize(
+    "change, code, says",
+    [
+        ("limits.memory", ExitCode.USAGE, "NAME=VALUE"),
+        ("limits.memroy=1GB", ExitCode.USAGE, "limits.memory"),
+        ("version=5", ExitCode.USAGE, "no version"),
+        ("limits.memory=much", ExitCode.USAGE, "500MB"),
+        ("limits.memory=5m", ExitCode.USAGE, "500MB"),
+        ("at_once=3GB", ExitCode.USAGE, "a number is needed"),
+        ("limits.memory=100GB", ExitCode.FAILED, "limits.memory"),
+        ("min_level=D", ExitCode.FAILED, "min_level"),
+        ("drivers=nobody", ExitCode.FAILED, "There is no driver 'nobody'. There are: "),
+        ("at_once=none", ExitCode.FAILED, "at_once"),
+    ],
+    ids=[
+        "no value",
+        "misspelt",
+        "version",
+        "no number",
+        "wrong unit",
+        "no unit",
+        "too much",
+        "level",
+        "driver",
+        "none",
+    ],
+)
+def test_a_mistake_in_the_policy_is_named_and_changes_nothing(
+    retinue: CommandLine, change: str, code: ExitCode, says: str
+) -> None:
+    ended = retinue("operations", "policy", "set", "queue=7", change)
+    assert (ended.code, says in ended.err) == (code, True), ended.err
+    assert retinue.json("operations", "policy", "show")["version"] == 0

@@ -13,6 +13,7 @@ from retinue.cli.artifacts import artifact_id, download, store
 from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.finding import Finder
 from retinue.cli.operations_install import install
+from retinue.cli.operations_policy import policy
 from retinue.cli.remote import Limit, Remote, remote
 from retinue.cli.screen import Column, Json, compact, duration, moment, plain, seconds_between
 
@@ -20,6 +21,7 @@ operations = typer.Typer(
     name="operations", help="Have headless agents and programs work on files in a sandbox.", no_args_is_help=True
 )
 operations.command()(install)
+operations.add_typer(policy)
 
 PATH = "/v1/operations"
 _ENDED = {"completed", "failed", "cancelled", "timed_out"}
