@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,10 +12,13 @@ from retinue.agents import AgentDefinition, Limits
 from retinue.agents.commands import create
 from retinue.kernel import Clock, ManualClock, Scope, Services, SystemClock
 from retinue.ledger import read_stream
-from retinue.planning import commands, work
+from retinue.planning import commands, matching, work
 from retinue.planning.graph import Plan
 from retinue.planning.state import PlanState
 from tests.support.scopes import scope_of
+
+LATER = timedelta(hours=1)
+"""After the clocks of the database and of the test, which differ."""
 
 
 class Office:
@@ -49,6 +53,15 @@ class Office:
     async def facts(self, plan_id: UUID) -> list[object]:
         async with self.scope() as scope:
             return [one.event for one in await read_stream(scope, commands.stream_of(plan_id))]
+
+    async def offer(self, name: str, event: dict[str, Any]) -> int:
+        """Give an event to the tasks that wait for it; everybody may see it."""
+
+        async def may_see(_scope: Scope, _owner: UUID) -> bool:
+            return True
+
+        at = self.clock.now() + LATER
+        return await matching.offer(self.services, self.tenant_id, {"type": name, **event}, at, may_see)
 
     async def wake_ups(self, subject_id: UUID) -> Counter[str]:
         async with self.scope() as scope:

@@ -13,13 +13,14 @@ import pytest
 from retinue import runs
 from retinue.approvals import Ruling, decide
 from retinue.kernel import Conflict, Scope
-from retinue.planning import advancing, commands, work
+from retinue.planning import advancing, commands, folding, views, work
 from retinue.planning.events import PlanCancelled, TaskCompleted, TaskStarted
 from retinue.planning.graph import Each, Question, Task, Waiting
+from retinue.planning.matching import satisfy
 from retinue.planning.state import PlanState, PlanStatus
 from retinue.runs import Parent
 from tests.planning.driver import agent, plan_of
-from tests.planning.office import Office
+from tests.planning.office import LATER, Office
 
 
 def wait(task_id: str, *depends_on: str, **what: Any) -> Task:
@@ -34,15 +35,15 @@ async def test_a_task_takes_the_event_it_waits_for_and_no_other(office: Office) 
     plan_id = await office.start(plan_of(waits, after, inputs={"word": "go"}))
     await office.advance(plan_id)
     async with office.scope() as scope:
-        [wanted] = await commands.events_wanted(scope, "message.sent")
+        [wanted] = await views.waits_for(scope, "message.sent", office.clock.now() + LATER, None, 10)
         assert (wanted.plan_id, wanted.task_id) == (plan_id, "wait")
-        assert await commands.wake_waiting(scope, "message.created", {"data": {"text": "go"}}) == 0
-        assert await commands.wake_waiting(scope, "message.sent", {"data": {"text": "stop"}}) == 0
-        assert await commands.wake_waiting(scope, "message.sent", {"other": "shape"}) == 0
-        assert await commands.wake_waiting(scope, "message.sent", {"data": {"text": "go"}}) == 1
+    assert await office.offer("message.created", {"data": {"text": "go"}}) == 0
+    assert await office.offer("message.sent", {"data": {"text": "stop"}}) == 0
+    assert await office.offer("message.sent", {"other": "shape"}) == 0
+    assert await office.offer("message.sent", {"data": {"text": "go"}}) == 1
     async with office.scope() as scope:
-        assert await commands.events_wanted(scope) == []
-        assert not await commands.satisfy(scope, wanted, {"data": {"text": "go"}})
+        assert await views.events_waited_for(scope) == frozenset()
+        assert not await satisfy(scope, wanted, {"data": {"text": "go"}})
     state = await office.advance(plan_id)
     assert (state.status, state.nodes["after"].output) == (PlanStatus.COMPLETED, "go")
     assert state.nodes["after"].tainted, "whoever caused the event may have written anything"
@@ -54,7 +55,7 @@ async def test_nobody_is_waiting_once_the_plan_has_ended(office: Office) -> None
     async with office.scope() as scope:
         assert await commands.cancel_plan(scope, plan_id, "enough")
     async with office.scope() as scope:
-        assert await commands.events_wanted(scope) == []
+        assert await views.events_waited_for(scope) == frozenset()
 
 
 async def test_waits_and_the_deadline_end_by_the_clock(office: Office) -> None:
@@ -103,7 +104,7 @@ async def test_steps_taken_at_once_start_each_task_once(office: Office, forgetfu
     for _ in range(3):
         await asyncio.gather(*(work.advance(office.services, office.tenant_id, plan_id) for _ in range(6)))
         if forgetful:
-            work.folded.take((office.tenant_id, plan_id))
+            folding.folded.take((office.tenant_id, plan_id))
     started = Counter(fact.task_id for fact in await office.facts(plan_id) if isinstance(fact, TaskStarted))
     assert started == {**{f"t{n}": 1 for n in range(10)}, "w": 1}
 
@@ -115,7 +116,7 @@ async def test_a_remembered_state_is_what_the_events_say(office: Office) -> None
     async with office.scope() as scope:
         await runs.cancel(scope, state.nodes["x"].run_id or uuid4(), "enough")
     fresh = await office.advance(plan_id)
-    kept = work.folded.take((office.tenant_id, plan_id))
+    kept = folding.folded.take((office.tenant_id, plan_id))
     assert kept is not None
     assert kept.version == fresh.version
     assert {one.id: one.status for one in kept.nodes.values()} == {one.id: one.status for one in fresh.nodes.values()}
@@ -200,9 +201,7 @@ async def test_what_was_untrusted_stays_so_through_a_failure_and_through_items(o
     copied = Task(id="copied", kind="each", each=each, depends_on=("told",))
     plan_id = await office.start(plan_of(told, unfit, copied))
     await office.advance(plan_id)
-    async with office.scope() as scope:
-        event = {"type": "message.sent", "data": {"word": "obey me"}}
-        assert await commands.wake_waiting(scope, "message.sent", event) == 1
+    assert await office.offer("message.sent", {"data": {"word": "obey me"}}) == 1
     state = await office.advance(plan_id)
     assert state.ended
     failed, made = state.nodes["unfit"], state.nodes["copied"]

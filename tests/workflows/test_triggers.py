@@ -19,7 +19,7 @@ from retinue.kernel import BadInput, Conflict, ManualClock, Scope, Services, Set
 from retinue.planning import PlanRow, PlanStatus, list_plans
 from retinue.planning.work import advance
 from retinue.tools import Toolbox
-from retinue.workflows import callbacks, commands, secrets, triggers, views
+from retinue.workflows import callbacks, commands, secrets, triggers, views, work
 from retinue.workflows.reading import read_text
 from retinue.workflows.times import CronLine
 from tests.support.databases import Cluster
@@ -59,6 +59,16 @@ class Place:
     async def due(self, key: UUID) -> UUID | None:
         async with self.scope(system=True) as scope:
             return await triggers.on_time(scope, key)
+
+    async def listen(self) -> int:
+        """Look at new events as a worker does; return by how many positions it came on."""
+        before = await self._position()
+        await work.on_listen(self.services, self.account.tenant_id, self.account.tenant_id)
+        return await self._position() - before
+
+    async def _position(self) -> int:
+        async with self.scope(system=True) as scope:
+            return await views.position(scope) or 0
 
     async def look(self) -> int:
         async with self.scope(system=True) as scope:
@@ -239,6 +249,21 @@ async def test_events_start_no_endless_row_of_runs(place: Place, monkeypatch: py
     await place.look()
     assert len(await place.plans(stored)) == 3
     assert (await place.trigger(stored)).last_error == "More than 3 runs in a minute."
+
+
+async def test_a_look_that_takes_long_leaves_the_next_events_to_the_next_look(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tenant with very much to match gives its place to others between events; none of them is lost."""
+    monkeypatch.setattr(triggers, "LOOK_SECONDS", -1)
+    stored = await place.apply(listening(f"w{uuid4().hex[:8]}"))
+    for at in range(3):
+        await place.account.client.post("/v1/my/agents", json={"name": f"Agent {at}", "instructions": "x"})
+    looks = 0
+    while await place.listen() > 0:
+        looks += 1
+    assert looks > 3, "one event at a time"
+    assert len(await place.plans(stored)) == 3
 
 
 async def hooked(place: Place) -> tuple[views.Stored, UUID, dict[str, str]]:

@@ -123,6 +123,9 @@ class Settings(BaseSettings):
     beat_seconds: float = Field(default=1.0, gt=0, le=60, description="how often a worker beats")
     dead_after_seconds: float = Field(default=3.0, gt=0, le=600, description="a worker silent for so long is dead")
     run_attempts: int = Field(default=3, ge=1, le=100, description="activations lost before a run is poison")
+    event_waits: int = Field(
+        default=1_000, ge=1, le=100_000, description="tasks of one tenant that may wait for events at the same time"
+    )
 
     # Costs
     cpu_second_rate: Decimal = Field(

@@ -5,21 +5,19 @@ from retinue.planning.checks import Mistake, check_plan, refusal, same_name
 from retinue.planning.commands import (
     cancel_plan,
     end_hooks,
-    events_wanted,
     load_plan,
     retry_plan,
-    satisfy,
     start_plan,
-    wake_waiting,
 )
 from retinue.planning.events import TaskStarted
 from retinue.planning.expressions import compile_expression, evaluate, expressions_in, render
 from retinue.planning.graph import Call, Each, Origin, Plan, Question, Retry, Task, Waiting
 from retinue.planning.lead import find_orchestrator
+from retinue.planning.matching import matches, offer
 from retinue.planning.outputs import read_json
 from retinue.planning.presenting import PlanGraph, PlanView, present, present_plan
 from retinue.planning.state import PlanState, PlanStatus, TaskStatus
-from retinue.planning.views import PlanRow, WantedEvent, find_plan, list_plans
+from retinue.planning.views import PlanRow, events_waited_for, find_plan, list_plans
 
 __all__ = [
     "Call",
@@ -38,19 +36,20 @@ __all__ = [
     "TaskStarted",
     "TaskStatus",
     "Waiting",
-    "WantedEvent",
     "cancel_plan",
     "check_plan",
     "checked_plan",
     "compile_expression",
     "end_hooks",
     "evaluate",
-    "events_wanted",
+    "events_waited_for",
     "expressions_in",
     "find_orchestrator",
     "find_plan",
     "list_plans",
     "load_plan",
+    "matches",
+    "offer",
     "present",
     "present_plan",
     "read_json",
@@ -58,7 +57,5 @@ __all__ = [
     "render",
     "retry_plan",
     "same_name",
-    "satisfy",
     "start_plan",
-    "wake_waiting",
 ]

@@ -17,7 +17,7 @@ from retinue import agents, approvals, runs
 from retinue.agents import Agent
 from retinue.approvals import Outcome
 from retinue.dispatch import wake
-from retinue.kernel import BadInput, BudgetExhausted, NotFound, Scope, TooManyRequests
+from retinue.kernel import BadInput, BudgetExhausted, NotFound, Scope, Settings, TooManyRequests
 from retinue.ledger import Event
 from retinue.planning import asking, rules
 from retinue.planning.briefing import context_of, prompt_of, tainted_by
@@ -39,6 +39,7 @@ from retinue.planning.expressions import evaluate, render
 from retinue.planning.graph import Task
 from retinue.planning.outputs import NotAsAsked, fitting, output_of
 from retinue.planning.state import Node, PlanState, PlanStatus, TaskStatus, weight
+from retinue.planning.views import count_waits
 from retinue.runs import Assignment, GivenCall, Parent, RunOutcome
 from retinue.runs import Status as RunStatus
 
@@ -76,6 +77,7 @@ class Advance:
         self._facts: list[Event] = []
         self._wanted: set[str] = set()  # tasks whose run may begin: their condition holds
         self._stopped: list[Errand] = []
+        self._waits = 0  # tasks that begin to wait for events, and are not recorded yet
 
     async def run(self) -> None:
         """Do all that follows from what is there."""
@@ -317,6 +319,11 @@ class Advance:
     async def _wait(self, node: Node) -> None:
         wait, until = node.task.wait, None
         assert wait is not None
+        if wait.event is not None and not await self._may_wait_for_events():
+            most = self.scope.service(Settings).event_waits
+            why = f"{most:,} tasks of this tenant wait for events already, which is the most (RETINUE_EVENT_WAITS)."
+            await self._failed(node, "too_many_waits", why)
+            return
         if wait.seconds is not None:
             until = self.now + timedelta(seconds=wait.seconds)
         elif wait.until is not None:
@@ -325,7 +332,13 @@ class Advance:
             until = self.now + timedelta(seconds=node.task.timeout)
         if until is not None and until > self.now:
             await wake(self.scope, ADVANCE, self.plan_id, at=until)
+        self._waits += wait.event is not None
         self._note(TaskStarted(task_id=node.id, attempt=node.attempt + 1, until=until, event=wait.event))
+
+    async def _may_wait_for_events(self) -> bool:
+        """Whether one task more may; plans that are looked at in the same moment may pass the bound by as many."""
+        most = self.scope.service(Settings).event_waits
+        return self._waits < most and self._waits + await count_waits(self.scope, most) < most
 
     def _rendered(self, node: Node, value: Any) -> Any:
         return render(value, context_of(self.state, node)) if node.task.template else value
@@ -426,7 +439,7 @@ class Advance:
 
     async def _flush(self) -> None:
         if self._facts:
-            facts, self._facts = self._facts, []
+            facts, self._facts, self._waits = self._facts, [], 0
             self.state.version = await record(self.scope, self.plan_id, self.drafted, self.state.version, *facts)
 
     async def _end(self, fact: Event) -> None:

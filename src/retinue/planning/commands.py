@@ -1,20 +1,18 @@
-"""What changes plans: start, cancel, retry, and what other rooms tell a waiting task."""
+"""What changes plans: start, end, cancel, retry."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from retinue import approvals, runs
 from retinue.dispatch import Dispatcher, wake
-from retinue.kernel import BadInput, Conflict, NotFound, Scope, new_id
+from retinue.kernel import Conflict, NotFound, Scope, new_id
 from retinue.ledger import Event, append, read_stream
 from retinue.planning import asking, rules
-from retinue.planning.briefing import context_of
 from retinue.planning.events import (
     PlanApprovalRequested,
     PlanCancelled,
@@ -23,13 +21,11 @@ from retinue.planning.events import (
     PlanDrafted,
     PlanFailed,
     PlanStarted,
-    TaskCompleted,
     TaskRetried,
 )
-from retinue.planning.expressions import evaluate
 from retinue.planning.graph import Plan
 from retinue.planning.state import Node, PlanState, PlanStatus, TaskStatus, fold
-from retinue.planning.views import PlanRow, WantedEvent, lock_plan, wanted_events
+from retinue.planning.views import PlanRow, lock_plan
 from retinue.runs import Parent
 
 ADVANCE = "plan.advance"
@@ -225,52 +221,6 @@ def same_time_again(state: PlanState, now: datetime) -> datetime | None:
     """Return the deadline of a plan that goes on now: it has as long as it had at first. None: it has none."""
     first = state.graph.deadline
     return None if first is None or state.created_at is None else now + (first - state.created_at)
-
-
-# Events that tasks wait for
-
-
-async def events_wanted(scope: Scope, event: str | None = None) -> list[WantedEvent]:
-    """Return the tenant's tasks that wait for events of a type (of any type when None), from which time on."""
-    return await wanted_events(scope, event)
-
-
-async def satisfy(scope: Scope, wanted: WantedEvent, event: Mapping[str, Any]) -> bool:
-    """Give a waiting task its event; False when the task does not wait any more, or ``match`` does not hold.
-
-    Args:
-        event: what expressions see as ``event``, and the task's result.
-
-    Raises:
-        NotFound: there is no such plan.
-    """
-    await lock_plan(scope, wanted.plan_id)
-    state = await load_plan(scope, wanted.plan_id)
-    node = state.nodes.get(wanted.task_id)
-    if node is None or node.status is not TaskStatus.RUNNING or node.task.wait is None:
-        return False
-    if not _matches(node.task.wait.match, context_of(state, node), event):
-        return False
-    assert state.drafted is not None
-    # Whoever caused an event may have put anything in it.
-    fact = TaskCompleted(task_id=node.id, output=dict(event), tainted=True)
-    await record(scope, wanted.plan_id, state.drafted, state.version, fact)
-    await scope.service(Dispatcher).prompt(scope, ADVANCE, wanted.plan_id)
-    return True
-
-
-def _matches(match: str | None, context: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
-    if match is None:
-        return True
-    try:
-        return evaluate(match, {**context, "event": dict(event)}) is True
-    except BadInput:
-        return False  # an event of another shape than the expression expects is not the one
-
-
-async def wake_waiting(scope: Scope, event_type: str, event: Mapping[str, Any]) -> int:
-    """Give an event to every task of the tenant that waits for its type; return how many took it."""
-    return sum([await satisfy(scope, one, event) for one in await events_wanted(scope, event_type)])
 
 
 async def wake_plan(scope: Scope, parent: Parent, _ended: object) -> None:

@@ -31,6 +31,7 @@ FINAL_KINDS = frozenset(
         "expired",
         "expression",
         "too_big",
+        "too_many_waits",
         "value",
     }
 )

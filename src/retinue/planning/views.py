@@ -276,19 +276,35 @@ async def list_plans(
 
 @dataclass(frozen=True, slots=True)
 class WantedEvent:
-    """A task that waits for an event of a type since a time."""
+    """A task that waits for an event; its plan, as it was when it was looked for."""
 
     plan_id: UUID
     task_id: str
-    event: str
-    since: datetime
+    owner_id: UUID
+    version: int
 
 
-async def wanted_events(scope: Scope, event: str | None) -> list[WantedEvent]:
-    """Return the tenant's tasks that wait for events of a type; of any when None."""
+async def waits_for(scope: Scope, event: str, at: datetime, after: WantedEvent | None, limit: int) -> list[WantedEvent]:
+    """Return tasks of the tenant that waited for events of a type at a time, from after one on."""
     rows = await scope.queries.fetch(
-        "SELECT plan_id, task_id, event, since FROM plan_waits WHERE $1::text IS NULL OR event = $1 "
-        "ORDER BY plan_id, task_id",
+        "SELECT w.plan_id, w.task_id, p.owner_id, p.version FROM plan_waits w JOIN plans p USING (tenant_id, plan_id) "
+        "WHERE w.event = $1 AND w.since <= $2 AND ($3::uuid IS NULL OR (w.plan_id, w.task_id) > ($3, $4)) "
+        "ORDER BY w.plan_id, w.task_id LIMIT $5",
         event,
+        at,
+        after.plan_id if after else None,
+        after.task_id if after else None,
+        limit,
     )
     return [WantedEvent(row[0], row[1], row[2], row[3]) for row in rows]
+
+
+async def events_waited_for(scope: Scope) -> frozenset[str]:
+    """Return the types of events that tasks of the tenant wait for."""
+    return frozenset(row[0] for row in await scope.queries.fetch("SELECT DISTINCT event FROM plan_waits"))
+
+
+async def count_waits(scope: Scope, most: int) -> int:
+    """Return how many tasks of the tenant wait for events; no more than ``most`` are counted."""
+    found: int = await scope.queries.fetchval("SELECT count(*) FROM (SELECT FROM plan_waits LIMIT $1) AS counted", most)
+    return found

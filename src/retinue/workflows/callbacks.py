@@ -19,8 +19,8 @@ from retinue.database import open_scope
 from retinue.dispatch import wake
 from retinue.kernel import BadInput, Conflict, Scope, Services, Settings, new_id
 from retinue.ledger import append
+from retinue.outbound import AddressRefused, OutboundTransport, system_tls
 from retinue.planning import PlanState, PlanStatus
-from retinue.tools import AddressCheck, AddressRefused, CheckedTransport, system_tls
 from retinue.vault import open_secret
 from retinue.workflows import secrets, views
 from retinue.workflows.events import (
@@ -137,8 +137,7 @@ async def _sent(settings: Settings, found: Callback, secret: bytes | None, scope
     headers = secrets.signed(secret.decode(), str(found.callback_id), scope.clock.now(), found.body)
     headers |= {"content-type": "application/json", "user-agent": f"Retinue/{__version__}"}
     tls = await asyncio.to_thread(system_tls)
-    check = AddressCheck(allow_private=settings.allow_private_fetch)
-    transport = CheckedTransport(check, tls=tls, most_bytes=_MOST_ANSWER)
+    transport = OutboundTransport(allow_private=settings.allow_private_fetch, tls=tls, most_bytes=_MOST_ANSWER)
     try:
         async with asyncio.timeout(SECONDS), httpx2.AsyncClient(transport=transport, trust_env=False) as client:
             answer = await client.post(found.url, content=found.body.encode(), headers=headers)

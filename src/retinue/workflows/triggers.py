@@ -6,17 +6,19 @@ to which events were looked at) commit together. So whatever is killed, nothing 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
+from retinue.database import open_scope
 from retinue.dispatch import wake
-from retinue.kernel import BadInput, Conflict, Fault, Scope, Unauthenticated
+from retinue.kernel import BadInput, Conflict, Fault, Scope, Services, Unauthenticated
 from retinue.ledger import Encoded, Event, Feed, append
-from retinue.planning import WantedEvent, evaluate, events_wanted, find_plan, list_plans, read_json, render
+from retinue.planning import events_waited_for, list_plans, matches, offer, read_json, render
 from retinue.tenancy import find_member, permits, sees_team
 from retinue.workflows import secrets, views
 from retinue.workflows.commands import CRON, LISTEN, start, stream
@@ -32,6 +34,10 @@ LOOK_AGAIN = timedelta(seconds=1)
 """How soon a tenant's events are looked at again when nothing new was there."""
 
 PAGE = 200
+LOOK_SECONDS = 0.5
+"""How long one look at new events goes on with the next event: others wait for the place that it takes."""
+
+CAUSE = f"wake-up:{LISTEN}"
 MOST_A_MINUTE = 60
 """Runs of one workflow that events may start in a minute: one whose runs cause the event would never end."""
 
@@ -98,47 +104,63 @@ async def on_message(scope: Scope, key: UUID, headers: Mapping[str, str], body: 
 # Events
 
 
-async def waiting_for(scope: Scope) -> tuple[int, list[tuple[WantedEvent, dict[str, Any]]]]:
-    """Return up to which position there are new events, and the waiting tasks that one of them may be for.
-
-    Each is to be given its event (``planning.satisfy``) in a transaction of its own, before the position moves: that
-    takes the plan's lock, and a plan that begins to wait takes the listener's.
-    """
+async def new_events(scope: Scope) -> list[Encoded]:
+    """Return the tenant's next events; none when nobody listens."""
     position = await views.position(scope)
-    if position is None:
-        return 0, []
-    wanted = await events_wanted(scope)
-    batch = await scope.service(Feed).read(scope.tenant_id, position, PAGE)
-    found: list[tuple[WantedEvent, dict[str, Any]]] = []
+    return [] if position is None else list(await scope.service(Feed).read(scope.tenant_id, position, PAGE))
+
+
+async def offer_to_waits(services: Services, tenant_id: UUID, batch: Sequence[Encoded]) -> int:
+    """Give events to the tasks that wait for them; return the position of the last that all had a look at.
+
+    That is before the position moves: to give one takes a plan's lock, and a plan that begins to wait takes the
+    listener's. When the time of one look is over, the rest is left to the next.
+    """
+    async with open_scope(services, tenant_id, cause=CAUSE) as scope:
+        wanted = await events_waited_for(scope)
+    began, position = time.monotonic(), 0
     for one in batch:
-        for waiting in (each for each in wanted if each.event == one.type and each.since <= one.recorded_at):
-            owner_id = (await find_plan(scope, waiting.plan_id)).owner_id
-            shown = _shown(one)
-            if await _may_see(scope, owner_id, one, shown):
-                found.append((waiting, shown))
-    return (batch[-1].position if batch else position), found
+        if one.type in wanted:
+            await _offer_one(services, tenant_id, one)
+        position = one.position
+        if time.monotonic() - began > LOOK_SECONDS:
+            break
+    return position
+
+
+async def _offer_one(services: Services, tenant_id: UUID, one: Encoded) -> None:
+    shown = _shown(one)
+
+    async def may_see(scope: Scope, owner_id: UUID) -> bool:
+        return await _may_see(scope, owner_id, one, shown)
+
+    await offer(services, tenant_id, shown, one.recorded_at, may_see, cause=CAUSE)
 
 
 async def on_events(scope: Scope, upto: int) -> int:
     """Let the tenant's new events, up to a position, set off workflows; return how many events there were.
 
-    Queues the next look while somebody listens.
+    Queues the next look while somebody listens. When the time of one look is over, the rest is left to the next.
     """
     found = await views.listener(scope)
     if found is None:
         return 0
     position = found[0]
     triggers = await views.event_triggers(scope)
-    if not triggers and not await events_wanted(scope):
+    if not triggers and not await events_waited_for(scope):
         await views.set_listener(scope, position, False)
         return 0
     batch = [one for one in await scope.service(Feed).read(scope.tenant_id, position, PAGE) if one.position <= upto]
+    began, done = time.monotonic(), 0
     for one in batch:
         for trigger in (each for each in triggers if each.event == one.type):
             await _match(scope, trigger, one, _shown(one))
-    await views.set_listener(scope, batch[-1].position if batch else position, True)
-    await wake(scope, LISTEN, scope.tenant_id, at=None if batch else scope.clock.now() + LOOK_AGAIN)
-    return len(batch)
+        done, position = done + 1, one.position
+        if time.monotonic() - began > LOOK_SECONDS:
+            break
+    await views.set_listener(scope, position, True)
+    await wake(scope, LISTEN, scope.tenant_id, at=None if done else scope.clock.now() + LOOK_AGAIN)
+    return done
 
 
 async def _match(scope: Scope, trigger: StoredTrigger, one: Encoded, shown: dict[str, Any]) -> None:
@@ -148,12 +170,8 @@ async def _match(scope: Scope, trigger: StoredTrigger, one: Encoded, shown: dict
         return
     if not await _may_see(scope, stored.owner_id, one, shown):
         return
-    if found.event.match is not None:
-        try:
-            if evaluate(found.event.match, {"event": shown}) is not True:
-                return
-        except BadInput:
-            return  # an event of another shape than the expression expects is not the one
+    if found.event.match is not None and not matches(found.event.match, {}, shown):
+        return
     recent = await list_plans(scope, None, before=None, limit=MOST_A_MINUTE, workflow_id=stored.workflow_id)
     if len(recent) == MOST_A_MINUTE and recent[-1].created_at > scope.clock.now() - timedelta(minutes=1):
         fact = _failed(stored, trigger, str(one.position), "too-many", f"More than {MOST_A_MINUTE} runs in a minute.")

@@ -6,9 +6,8 @@ from uuid import UUID
 
 from retinue.database import open_scope
 from retinue.kernel import Services
-from retinue.planning import satisfy
 from retinue.workflows import callbacks, triggers
-from retinue.workflows.commands import CRON, LISTEN
+from retinue.workflows.commands import CRON
 
 
 async def on_cron(services: Services, tenant_id: UUID, key: UUID) -> None:
@@ -19,13 +18,10 @@ async def on_cron(services: Services, tenant_id: UUID, key: UUID) -> None:
 
 async def on_listen(services: Services, tenant_id: UUID, _subject: UUID) -> None:
     """Handle the wake-up ``workflow.listen``."""
-    cause = f"wake-up:{LISTEN}"
-    async with open_scope(services, tenant_id, cause=cause) as scope:
-        upto, waiting = await triggers.waiting_for(scope)
-    for wanted, event in waiting:
-        async with open_scope(services, tenant_id, cause=cause) as scope:
-            await satisfy(scope, wanted, event)
-    async with open_scope(services, tenant_id, cause=cause) as scope:
+    async with open_scope(services, tenant_id, cause=triggers.CAUSE) as scope:
+        batch = await triggers.new_events(scope)
+    upto = await triggers.offer_to_waits(services, tenant_id, batch) if batch else 0
+    async with open_scope(services, tenant_id, cause=triggers.CAUSE) as scope:
         await triggers.on_events(scope, upto)
 
 
