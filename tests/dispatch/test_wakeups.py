@@ -7,7 +7,10 @@ import logging
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
+from pgqueuer.adapters.persistence.queries import Queries as QueueQueries
+from pgqueuer.domain.models import Job
 
 from retinue.dispatch import Dispatcher, wake
 from retinue.kernel import SystemClock, Unavailable
@@ -219,3 +222,23 @@ async def test_a_process_that_ends_lets_nobody_wait_for_room_in_it(plant: Plant)
 async def _is_picked(plant: Plant, subject: UUID) -> bool:
     rows = await plant._rows("SELECT payload FROM dispatch.pgqueuer WHERE status = 'picked'")
     return any(str(subject).encode() in row[0] for row in rows)
+
+
+@pytest.mark.fault
+async def test_a_wake_up_that_cannot_be_put_back_is_not_put_aside(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails, and the queue has no room on the disk to note when it is to be tried again."""
+    subject, doings = uuid4(), Doings(failures=1, error=Unavailable("planted"))
+    refused = []
+
+    async def no_room(_queue: QueueQueries, job: Job, *_: object) -> None:
+        refused.append(job.id)
+        monkeypatch.undo()
+        raise asyncpg.DiskFullError("planted")
+
+    monkeypatch.setattr(QueueQueries, "retry_job", no_room)
+    async with plant.dispatcher(doings):
+        await plant.wake(subject)
+        await until(lambda: subject in doings.done, 60)
+    assert (len(refused), doings.failed) == (1, [subject])

@@ -15,7 +15,9 @@ from pgqueuer.adapters.persistence.qb import (
     QuerySchedulerBuilder,
 )
 from pgqueuer.adapters.persistence.queries import Queries as QueueQueries
+from pgqueuer.domain.models import Job, TracebackRecord
 from pgqueuer.domain.settings import DBSettings, Durability
+from pgqueuer.domain.types import JOB_STATUS
 
 from retinue.kernel import Queries, Scope
 
@@ -45,9 +47,21 @@ class _Payload(msgspec.Struct, array_like=True):
     subject_id: UUID
 
 
+class _Queue(QueueQueries):
+    """The queue, which forgets a wake-up when it is done, and for no other reason.
+
+    The library also takes one away that was cancelled, or that it could not put back (the disk was full, say). Such a
+    wake-up stays where it is: nobody beats for it any more, so that it is soon picked again.
+    """
+
+    async def log_jobs(self, job_status: list[tuple[Job, JOB_STATUS, TracebackRecord | None]]) -> None:
+        if done := [one for one in job_status if one[1] == "successful"]:
+            await super().log_jobs(done)
+
+
 def queue_on(connection: Queries) -> QueueQueries:
     """Return the queue's library working on ``connection``, so that it joins the transaction there."""
-    return QueueQueries(
+    return _Queue(
         AsyncpgDriver(cast(Any, connection)),
         qbe=QueryBuilderEnvironment(settings=SETTINGS),
         qbq=QueryQueueBuilder(settings=SETTINGS),
