@@ -132,7 +132,7 @@ def test_an_honest_file_is_left_alone(rule: Rule, path: str, text: str, reposito
 
 
 ROOMS = (
-    *("kernel", "database", "ledger", "live", "dispatch", "web", "vault", "providers", "tools"),
+    *("kernel", "outbound", "database", "ledger", "live", "dispatch", "web", "vault", "providers", "tools"),
     *("identity", "tenancy", "agents", "approvals", "metering", "runs", "chat", "cli"),
 )
 

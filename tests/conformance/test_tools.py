@@ -34,7 +34,7 @@ from retinue.tools.clock import clock_tool
 from retinue.tools.conformance import ToolConformance
 from retinue.tools.fetch import HttpFetch, fetch_tool
 from retinue.tools.files import file_tools
-from tests.tools.web import Page, WebServer
+from tests.support.web import Page, WebServer
 
 PROGRAM = Path(__file__).parents[1] / "tools" / "mcp_program.py"
 BUILT_IN = {one.name: one for one in file_tools()}

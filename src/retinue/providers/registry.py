@@ -14,6 +14,7 @@ import httpx2
 from msgspec import Struct
 
 from retinue.kernel import BadInput, Settings
+from retinue.outbound import OutboundTransport, operator_client
 from retinue.providers.backend import Backend, BackendFactory, Endpoint
 from retinue.providers.breaker import Breaker
 from retinue.providers.demo import DEMO, Demo
@@ -81,7 +82,7 @@ class Registry:
         self._kept: OrderedDict[Endpoint, Access] = OrderedDict()
         self._breakers: dict[tuple[str, str | None], Breaker] = {}
         self._clients: dict[str | None, httpx2.AsyncClient] = {}
-        self._public: httpx2.AsyncClient | None = None
+        self._tenants: httpx2.AsyncClient | None = None
         self._demo: httpx2.AsyncClient | None = None
         self._ssl: ssl.SSLContext | None = None
 
@@ -116,9 +117,9 @@ class Registry:
 
     async def close(self) -> None:
         """Close every connection."""
-        clients = [*self._clients.values(), *(one for one in (self._public, self._demo) if one is not None)]
+        clients = [*self._clients.values(), *(one for one in (self._tenants, self._demo) if one is not None)]
         self._clients.clear()
-        self._public = self._demo = None
+        self._tenants = self._demo = None
         self._kept.clear()
         for client in clients:
             await client.aclose()
@@ -155,24 +156,22 @@ class Registry:
         return self._breakers.setdefault((endpoint.provider, endpoint.base_url), Breaker())
 
     def client(self, endpoint: Endpoint) -> httpx2.AsyncClient:
-        """Return the HTTP client of an endpoint: one that reaches public addresses only, where a tenant chose it."""
+        """Return the HTTP client of an endpoint: one that checks addresses, where a tenant chose it."""
         # Answers may take minutes, so there is no limit on reading here: every call has its own (providers.py).
         timeout = httpx2.Timeout(None, connect=_CONNECT_SECONDS)
         if self._ssl is None:
             self._ssl = httpx2.create_ssl_context()
-        if endpoint.tenant and endpoint.base_url and not self._settings.allow_private_fetch:
-            if self._public is None:
-                # The guard is only loaded where tenants bring addresses.
-                from retinue.providers.guard import PublicTransport
-
-                transport = PublicTransport(self._ssl, _LIMITS)
-                self._public = httpx2.AsyncClient(transport=transport, timeout=timeout)
-            return self._public
-        # Tenants can name any number of addresses; those share one pool.
-        address = None if endpoint.tenant else endpoint.base_url
-        client = self._clients.get(address)
+        if endpoint.tenant and endpoint.base_url:
+            # Tenants can name any number of addresses; those share one pool.
+            if self._tenants is None:
+                private = self._settings.allow_private_fetch
+                transport = OutboundTransport(allow_private=private, tls=self._ssl, limits=_LIMITS)
+                self._tenants = httpx2.AsyncClient(transport=transport, timeout=timeout)
+            return self._tenants
+        client = self._clients.get(endpoint.base_url)
         if client is None:
-            client = self._clients[address] = httpx2.AsyncClient(verify=self._ssl, limits=_LIMITS, timeout=timeout)
+            client = operator_client(tls=self._ssl, limits=_LIMITS, timeout=timeout)
+            self._clients[endpoint.base_url] = client
         return client
 
     def demo_client(self) -> httpx2.AsyncClient:

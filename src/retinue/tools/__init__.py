@@ -3,7 +3,6 @@
 A tool carries labels; :func:`needs_approval` says by them whether a call runs, asks a person or is refused.
 """
 
-from retinue.tools.addresses import AddressCheck, AddressRefused, CheckedTransport, system_tls
 from retinue.tools.arguments import ArgumentCheck
 from retinue.tools.calls import Tool, ToolContext, ToolFault, ToolOutcome, read_arguments
 from retinue.tools.files import Upload, save_upload
@@ -17,11 +16,8 @@ from retinue.tools.workspace import Entry, Workspace
 
 __all__ = [
     "UNLABELLED",
-    "AddressCheck",
-    "AddressRefused",
     "ArgumentCheck",
     "Autonomy",
-    "CheckedTransport",
     "Decision",
     "Effect",
     "Entry",
@@ -44,6 +40,5 @@ __all__ = [
     "needs_approval",
     "read_arguments",
     "save_upload",
-    "system_tls",
     "tool",
 ]

@@ -7,7 +7,6 @@ import codecs
 import re
 import ssl
 import zlib
-from collections.abc import Callable
 from html import unescape
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import httpx2
 
 from retinue import __version__
-from retinue.tools.addresses import AddressCheck, AddressRefused, CheckedTransport, Resolve, resolve, system_tls
+from retinue.outbound import AddressRefused, Dial, OutboundTransport, Resolve, resolve, system_tls
 from retinue.tools.calls import Tool, ToolContext, ToolFault, ToolOutcome
 from retinue.tools.labels import Effect, Labels, Trust
 
@@ -44,8 +43,6 @@ _CHARSETS = re.compile(
     r"utf-?(8|16)(-?[bl]e)?|ascii|iso-?8859-?\d+|cp125\d|koi8-[ru]|shift_jis|euc_(jp|kr)|gb(k|2312|18030)|big5"
 )
 
-Inner = Callable[[], httpx2.AsyncBaseTransport]
-
 
 class HttpFetch:
     """Fetches pages: https, port 443, public addresses, text, no cookies and no credentials.
@@ -53,7 +50,7 @@ class HttpFetch:
     Args:
         allow_private: also private addresses, plain http and other ports: for tests and intranets.
         resolve: finds the addresses of a name; replaced in tests.
-        inner: makes what connects to a checked address; replaced in tests.
+        dial: connects to a checked address; replaced in tests.
         tls: how certificates are checked; the system's authorities when left out.
         seconds: how long a fetch may take.
     """
@@ -63,13 +60,13 @@ class HttpFetch:
         *,
         allow_private: bool,
         resolve: Resolve = resolve,
-        inner: Inner | None = None,
+        dial: Dial | None = None,
         tls: ssl.SSLContext | None = None,
         seconds: float = FETCH_SECONDS,
     ) -> None:
         self._allow_private = allow_private
-        self._check = AddressCheck(allow_private=allow_private, resolve=resolve)
-        self._inner = inner
+        self._resolve = resolve
+        self._dial = dial
         self._tls = tls
         self._seconds = seconds
 
@@ -100,10 +97,15 @@ class HttpFetch:
         raise ToolFault(f"The page was not fetched: more than {MOST_REDIRECTS} redirects.")
 
     def _client(self) -> httpx2.AsyncClient:
-        tls = self._tls or system_tls()
-        inner = self._inner() if self._inner else None
+        transport = OutboundTransport(
+            allow_private=self._allow_private,
+            tls=self._tls or system_tls(),
+            most_bytes=LARGEST_PAGE,
+            resolve=self._resolve,
+            dial=self._dial,
+        )
         return httpx2.AsyncClient(
-            transport=CheckedTransport(self._check, tls=tls, inner=inner, most_bytes=LARGEST_PAGE),
+            transport=transport,
             headers={
                 "User-Agent": f"Retinue/{__version__}",
                 "Accept": "text/html, text/plain, application/json, application/xml;q=0.9, */*;q=0.1",

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import structs
 
 from retinue.kernel import Settings
-from retinue.tools.addresses import AddressCheck, CheckedTransport, Resolve, resolve, system_tls
+from retinue.outbound import OutboundTransport, Resolve, resolve, system_tls
 from retinue.tools.mcp_connection import (
     CONNECT_SECONDS,
     IDLE_SECONDS,
@@ -58,7 +58,7 @@ class McpPool:
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self._settings = settings
-        self._check = AddressCheck(allow_private=settings.allow_private_fetch, resolve=resolve)
+        self._resolve = resolve
         self._tls = tls
         self._connect_seconds = connect_seconds
         self._idle_seconds = idle_seconds
@@ -118,8 +118,14 @@ class McpPool:
         await self._connections.pop(oldest).close()
 
     def _http(self, server: McpServer) -> AbstractAsyncContextManager[Streams]:
+        transport = OutboundTransport(
+            allow_private=self._settings.allow_private_fetch,
+            tls=self._tls or system_tls(),
+            most_bytes=_LARGEST_ANSWER,
+            resolve=self._resolve,
+        )
         client = httpx2.AsyncClient(
-            transport=CheckedTransport(self._check, tls=self._tls or system_tls(), most_bytes=_LARGEST_ANSWER),
+            transport=transport,
             # The limit counts bytes as they come, so nothing may grow by being unpacked.
             headers={**server.headers, "Accept-Encoding": "identity"},
             event_hooks={"response": [_refuse_compressed]},

@@ -13,11 +13,11 @@ from weakref import WeakKeyDictionary
 from msgspec import Struct
 
 from retinue.kernel import BadInput, Settings
-from retinue.tools.addresses import Resolve, resolve
+from retinue.outbound import Resolve, resolve
 from retinue.tools.ask_user import ask_user_tool
 from retinue.tools.calls import Tool, ToolContext
 from retinue.tools.clock import clock_tool
-from retinue.tools.fetch import HttpFetch, Inner, fetch_tool
+from retinue.tools.fetch import HttpFetch, fetch_tool
 from retinue.tools.files import file_tools
 from retinue.tools.labels import Labels
 from retinue.tools.mcp_connection import McpConnection, McpUnavailable, RemoteTool
@@ -66,7 +66,6 @@ class Toolbox:
         plugins: the tools of plugins; those of the installed packages when left out.
         resolve: finds the addresses of a host; replaced in tests.
         tls: how certificates are checked; the system's authorities when left out.
-        fetch_inner: makes what connects for ``http_fetch``; replaced in tests.
     """
 
     def __init__(
@@ -76,10 +75,9 @@ class Toolbox:
         *,
         resolve: Resolve = resolve,
         tls: ssl.SSLContext | None = None,
-        fetch_inner: Inner | None = None,
     ) -> None:
         self._settings = settings
-        fetch = HttpFetch(allow_private=settings.allow_private_fetch, resolve=resolve, inner=fetch_inner, tls=tls)
+        fetch = HttpFetch(allow_private=settings.allow_private_fetch, resolve=resolve, tls=tls)
         self._groups: dict[str, list[Tool]] = {
             "files": file_tools(),
             "clock": [clock_tool()],

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import socket
 import ssl
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -45,16 +48,26 @@ class Seen(Struct):
 
 
 class WebServer:
-    """Serves pages on a free port of the loopback address; a context manager."""
+    """Serves pages on a free port of the loopback address; a context manager.
 
-    def __init__(self, pages: Mapping[str, Page], *, tls: bool = True) -> None:
+    Args:
+        pages: path -> what is there.
+        tls: whether it is https.
+        handler: what answers in place of the pages.
+    """
+
+    def __init__(
+        self, pages: Mapping[str, Page], *, tls: bool = True, handler: type[BaseHTTPRequestHandler] | None = None
+    ) -> None:
         self.pages = dict(pages)
         self.seen: list[Seen] = []
         self._tls = tls
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), handler or self._handler())
         if tls:
-            self._server.socket = server_tls().wrap_socket(self._server.socket, server_side=True)
+            # The handshake is left to the thread of the connection: a client that says nothing holds up nobody else.
+            self._server.socket = server_tls().wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
 
     @property
@@ -75,8 +88,9 @@ class WebServer:
 
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
-        self._server.server_close()
         self._thread.join()
+        self._server.server_close()
+        self._server.hang_up()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         site = self
@@ -108,6 +122,34 @@ class WebServer:
                 pass
 
         return Handler
+
+
+class _Server(ThreadingHTTPServer):
+    """Gives each connection a thread, which ends with the connection."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._open: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def hang_up(self) -> None:
+        """Have the threads end that still wait for a client."""
+        for request in list(self._open):
+            with suppress(OSError):
+                socket.socket.shutdown(request, socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):  # a client that left, or that does not trust the certificate
+            super().handle_error(request, client_address)
 
 
 class _Certificates(Struct):
