@@ -12,6 +12,7 @@ from uuid import UUID
 
 from retinue import identity
 from retinue.agents import find as find_agent
+from retinue.agents import names as agent_names
 from retinue.agents.room import ROOM as AGENTS
 from retinue.approvals.room import ROOM as APPROVALS
 from retinue.artifacts.room import ROOM as ARTIFACTS
@@ -168,7 +169,7 @@ class House:
             identity.install(services)
         except ValueError as error:
             raise CannotStart(str(error)) from None
-        services.add(AgentDirectory, AgentDirectory(_own_agent))
+        services.add(AgentDirectory, AgentDirectory(_own_agent, agent_names))
         providers = services.add(Providers, Providers(settings))
         toolbox = services.add(Toolbox, Toolbox(settings))
         dispatcher = services.add(Dispatcher, Dispatcher(database, settings, services))

@@ -35,7 +35,7 @@ async def site(postgres: Cluster, tmp_path_factory: pytest.TempPathFactory) -> A
     data: Path = tmp_path_factory.mktemp("data")
     async with open_site(database, data, (VAULT, IDENTITY, TENANCY, AGENTS, METERING)) as found:
         toolbox = found.services.add(Toolbox, Toolbox(found.services.get(Settings)))
-        found.services.add(AgentDirectory, AgentDirectory(_agent_id))
+        found.services.add(AgentDirectory, AgentDirectory(_agent_id, agents.names))
         yield found
         await toolbox.close()
     await database.close()

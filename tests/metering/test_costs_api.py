@@ -14,15 +14,18 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from retinue import metering
+from retinue import agents, metering
+from retinue.agents import AgentDefinition
+from retinue.agents.room import ROOM as AGENTS
 from retinue.database import Database
 from retinue.identity.room import ROOM as IDENTITY
-from retinue.kernel import ManualClock, Scope, new_id
-from retinue.metering import Charge, quotas
+from retinue.kernel import ManualClock, Scope, Settings, new_id
+from retinue.metering import AgentDirectory, Charge, quotas
 from retinue.metering.events import TierName
 from retinue.metering.room import ROOM as METERING
 from retinue.metering.tiers import Storage
 from retinue.tenancy.room import ROOM as TENANCY
+from retinue.tools import Toolbox
 from retinue.vault.room import ROOM as VAULT
 from tests.support.databases import Cluster
 from tests.support.scopes import scope_of
@@ -51,10 +54,17 @@ async def site(postgres: Cluster, tmp_path_factory: pytest.TempPathFactory) -> A
     database = Database(postgres.dsn(name), size=8)
     await database.open()
     data: Path = tmp_path_factory.mktemp("data")
-    async with open_site(database, data, (VAULT, IDENTITY, TENANCY, METERING)) as found:
+    async with open_site(database, data, (VAULT, IDENTITY, TENANCY, AGENTS, METERING)) as found:
+        toolbox = found.services.add(Toolbox, Toolbox(found.services.get(Settings)))
+        found.services.add(AgentDirectory, AgentDirectory(_agent_id, agents.names))
         yield found
+        await toolbox.close()
     await database.close()
     await postgres.drop(name)
+
+
+async def _agent_id(scope: Scope, reference: str) -> UUID:
+    return (await agents.find(scope, reference)).agent_id
 
 
 @dataclass
@@ -77,7 +87,7 @@ class Firm:
         headers = {"Retinue-Tenant": str(self.tenant)} | request.pop("headers", {})
         response = await self.people[role].client.request(method, path, headers=headers, **request)
         assert response.status_code == expected, response.text
-        if "json" in response.headers.get("content-type", ""):
+        if response.content and "json" in response.headers.get("content-type", ""):
             return response.json()
         return response.text
 
@@ -86,6 +96,12 @@ class Firm:
         said: dict[str, Any] = {"kind": "cpu", "key": str(uuid4()), "user_id": user, "operation_id": new_id()}
         async with scope_of(self.site.services, self.tenant, user_id=user, clock=self.clock) as scope:
             await metering.charge(scope, [Charge(**said | {"quantity": seconds} | more)])
+
+    async def agent(self, role: str, name: str) -> UUID:
+        """Make an agent of somebody; ``tenant`` for the tenant's own."""
+        owner = self.tenant if role == "tenant" else self.people[role].user_id
+        async with scope_of(self.site.services, self.tenant, user_id=owner, clock=self.clock) as scope:
+            return (await agents.create(scope, AgentDefinition(name=name))).agent_id
 
     async def put_into(self, tier: TierName) -> None:
         async with scope_of(self.site.services, self.tenant, clock=self.clock) as scope:
@@ -128,7 +144,7 @@ async def test_a_report_names_quantities_units_and_costs(firm: Firm) -> None:
         "unpriced_calls": 0,
         "cost": "0.033",
     }
-    assert report["items"] == [{"key": today, **spent}]
+    assert report["items"] == [{"key": today, "name": None, **spent}]
     assert report["total"] == spent
     assert (report["by"], report["last_day"], report["next_cursor"]) == ("day", today, None)
 
@@ -218,6 +234,79 @@ async def test_odd_reports_are_refused(firm: Firm, path: str, query: dict[str, s
 async def test_a_cursor_of_another_list_is_refused(firm: Firm) -> None:
     for cursor in ("nonsense", "WzFd", "WyJhIiwiYiJd"):
         await firm.call("admin", "GET", f"{firm.path}/costs", 422, params={"cursor": cursor})
+
+
+# Names
+
+
+async def _named(firm: Firm, role: str, by: str, path: str | None = None) -> dict[str, str | None]:
+    """Return the names in a report, by their keys; the same ones are in its CSV."""
+    path = path or f"{firm.path}/costs"
+    report = await firm.call(role, "GET", path, params={"by": by})
+    named = {item["key"]: item["name"] for item in report["items"]}
+    rows = await firm.table(role, f"{path}/export", by=by)
+    assert {row[by]: row[f"{by}_name"] or None for row in rows} == named
+    return named
+
+
+async def test_users_have_the_names_that_the_list_of_members_shows(firm: Firm) -> None:
+    """Bug that this catches: an id, which everybody may add as a member, is a way to look up somebody's name."""
+    people = {role: str(firm.people[role].user_id) for role in ("manager", "member", "viewer")}
+    email = firm.people["viewer"].email
+    await firm.call("admin", "PUT", f"{firm.path}/members", json={"email": email, "role": "viewer"})
+    for role in people:
+        await firm.use(role, 1)
+    listed = (await firm.call("manager", "GET", f"{firm.path}/members"))["items"]
+    seen = {one["user_id"]: one["name"] or None for one in listed if one["user_id"] in people.values()}
+    assert {role: bool(seen[user]) for role, user in people.items()} == {
+        "manager": True,
+        "member": False,
+        "viewer": True,
+    }
+    assert await _named(firm, "manager", "user") == seen
+    await firm.call("admin", "DELETE", f"{firm.path}/members/{people['viewer']}", 204)
+    assert await _named(firm, "manager", "user") == seen | {people["viewer"]: None}
+
+
+async def test_agents_have_names_for_those_who_see_them(firm: Firm) -> None:
+    ids = {name: await firm.agent(role, name) for role, name in (("member", "scribe"), ("manager", "clerk"))}
+    ids["operations"] = await firm.agent("tenant", "operations")
+    for one in ids.values():
+        await firm.use("member", 1, agent_id=one)
+    await firm.use("member", 1)
+    keys = {name: str(one) for name, one in ids.items()}
+    all_ = {"": None} | {key: name for name, key in keys.items()}
+    assert await _named(firm, "admin", "agent") == all_
+    assert await _named(firm, "manager", "agent") == all_ | {keys["scribe"]: None}
+    assert await _named(firm, "member", "agent", "/v1/my/costs") == all_ | {keys["clerk"]: None}
+    await firm.call("member", "DELETE", f"/v1/my/agents/{keys['scribe']}", 204)
+    assert (await _named(firm, "member", "agent", "/v1/my/costs"))[keys["scribe"]] == "scribe"
+
+
+async def test_names_are_no_formulas(firm: Firm) -> None:
+    firm.people["hostile"] = await firm.site.sign_up(name="=1+1")
+    body = {"email": firm.people["hostile"].email, "role": "member"}
+    await firm.call("admin", "PUT", f"{firm.path}/members", json=body)
+    await firm.use("hostile", 1)
+    (row,) = await firm.table("manager", f"{firm.path}/costs/export", by="user")
+    assert row["user_name"] == "'=1+1"
+
+
+async def test_days_and_applications_are_called_what_their_key_is(firm: Firm) -> None:
+    await firm.use("member", 1, application="Report writer")
+    for by in ("day", "application"):
+        report = await firm.call("manager", "GET", f"{firm.path}/costs", params={"by": by})
+        assert [item["name"] for item in report["items"]] == [None]
+        assert f"{by}_name" not in (await firm.table("manager", f"{firm.path}/costs/export", by=by))[0]
+
+
+async def test_quotas_are_shown_with_names(firm: Firm) -> None:
+    await firm.begin("manager")
+    await firm.begin("member")
+    page = await firm.call("manager", "GET", f"{firm.path}/quota")
+    names = {item["user_id"]: item["name"] for item in page["items"]}
+    assert names[str(firm.people["member"].user_id)] is None
+    assert names[str(firm.people["manager"].user_id)]
 
 
 # Rates

@@ -1,6 +1,6 @@
 """Agents: versioned definitions, their limits, pausing, YAML."""
 
-from retinue.agents.commands import AgentActivity, create, definition, find, on_delete, on_pause, own
+from retinue.agents.commands import AgentActivity, create, definition, find, names, on_delete, on_pause, own
 from retinue.agents.events import AgentDefinition, Autonomy, Limits, ToolDecision
 from retinue.agents.rules import Activity, Agent
 from retinue.agents.templates import ORCHESTRATOR, TEAM, install
@@ -19,6 +19,7 @@ __all__ = [
     "definition",
     "find",
     "install",
+    "names",
     "on_delete",
     "on_pause",
     "own",

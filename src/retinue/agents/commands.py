@@ -65,6 +65,12 @@ async def own(scope: Scope, limit: int) -> Sequence[Agent]:
     return await views.owned(scope, scope.owner(), None, limit)
 
 
+async def names(scope: Scope, agent_ids: Sequence[UUID]) -> dict[UUID, str]:
+    """Return what agents are called, also deleted ones: those that the scope sees, and the tenant's own."""
+    found = await views.names(scope, agent_ids)
+    return {one: name for one, owner, name in found if owner == scope.tenant_id or scope.sees(owner, None)}
+
+
 async def definition(scope: Scope, agent_id: UUID, version: int) -> AgentDefinition:
     """Return one version of an agent, deleted or not. It never changes, so this process may remember it.
 

@@ -175,6 +175,16 @@ async def by_id(scope: Scope, owner_id: UUID, agent_id: UUID, *, lock: bool = Fa
     return await _agent(scope, row)
 
 
+async def names(scope: Scope, agent_ids: Sequence[UUID]) -> list[tuple[UUID, UUID, str]]:
+    """Return agents' ids, owners and names, deleted ones too."""
+    rows = await scope.queries.fetch(
+        "SELECT a.agent_id, a.owner_id, v.definition::json ->> 'name' FROM agents a "
+        "JOIN agent_versions v USING (tenant_id, agent_id, version) WHERE a.agent_id = ANY($1::uuid[])",
+        list(agent_ids),
+    )
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
 async def by_name(scope: Scope, owner_id: UUID, name: str) -> Agent | None:
     """Return the owner's agent of that name, without regard to case."""
     row = await scope.queries.fetchrow(

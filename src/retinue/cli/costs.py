@@ -56,7 +56,8 @@ def list_(
 ) -> None:
     """Show what your work cost, or everybody's in the tenant."""
     pages = cli.client.pages(_path(cli, everybody), limit=limit, by=by, **_days(first, last))
-    columns: list[Column] = [(by.upper(), lambda item: str(item["key"] or "-")), *_SPENT]
+    named: list[Column] = [("NAME", lambda item: item["name"] or "-")] if by in ("user", "agent") else []
+    columns: list[Column] = [(by.upper(), lambda item: str(item["key"] or "-")), *named, *_SPENT]
     cli.show_all(pages, columns, empty="Nothing was charged.")
 
 
@@ -103,6 +104,7 @@ def quota(cli: Remote, everybody: Everybody = False) -> None:
     if everybody:
         columns: list[Column] = [
             ("USER", "user_id"),
+            ("NAME", lambda item: item["name"] or "-"),
             ("OPERATIONS", lambda item: str(item["operations"]["used"])),
             ("LEFT", lambda item: _or_none(item["operations"]["left"])),
         ]

@@ -11,7 +11,7 @@ from fastapi import Path, Query, Response
 from fastapi.responses import StreamingResponse
 
 from retinue.kernel import BadInput, Scope
-from retinue.metering import commands, cost_shapes, pricing, quotas, reports, shapes, views
+from retinue.metering import commands, cost_shapes, naming, pricing, quotas, reports, shapes, views
 from retinue.metering.commands import AgentDirectory
 from retinue.metering.cost_shapes import (
     CostsView,
@@ -213,8 +213,11 @@ async def read_tenant_quota(
     after = page.after_one(UUID)
     tier = await quotas.tier_of(scope)
     rows = await quotas.quotas(scope, after, page.limit + 1)
+    names = await naming.names_of(scope, "user", [str(quota.user_id) for quota in rows])
     found: Page[UserQuota] = page.page(
-        rows, lambda quota: cost_shapes.user_quota(quota, tier), lambda quota: (quota.user_id,)
+        rows,
+        lambda quota: cost_shapes.user_quota(quota, tier, names.get(str(quota.user_id))),
+        lambda quota: (quota.user_id,),
     )
     return cost_shapes.tenant_quota_view(tier, scope.clock.now(), found.items, found.next_cursor)
 
@@ -230,7 +233,10 @@ def _days(scope: Scope, first: date | None, last: date | None) -> tuple[date, da
 async def _costs(scope: Scope, by: By, span: Span, page: Paging) -> CostsView:
     after = page.after_one(str)
     rows = await reports.spent_by(scope, by, span, after, page.limit + 1)
-    found: Page[CostView] = page.page(rows, cost_shapes.cost_view, lambda spent: (spent.key,))
+    names = await naming.names_of(scope, by, [spent.key for spent in rows])
+    found: Page[CostView] = page.page(
+        rows, lambda spent: cost_shapes.cost_view(spent, names.get(spent.key)), lambda spent: (spent.key,)
+    )
     return CostsView(
         by=by,
         first_day=span.first,
@@ -242,10 +248,19 @@ async def _costs(scope: Scope, by: By, span: Span, page: Paging) -> CostsView:
 
 
 def _exported(scope: Scope, by: By, span: Span) -> StreamingResponse:
-    async def page(within: Scope, after: str | None, limit: int) -> Sequence[Spent]:
-        return await reports.spent_by(within, by, span, after, limit)
+    named = by in naming.NAMED
 
-    rows = csv_of(scope, (by, *cost_shapes.CSV_COLUMNS), page, row=cost_shapes.cells, place=lambda spent: spent.key)
+    async def page(within: Scope, after: str | None, limit: int) -> Sequence[tuple[Spent, str]]:
+        rows = await reports.spent_by(within, by, span, after, limit)
+        names = await naming.names_of(within, by, [spent.key for spent in rows])
+        return [(spent, names.get(spent.key, "")) for spent in rows]
+
+    def row(one: tuple[Spent, str]) -> list[str]:
+        spent, name = one
+        return [spent.key, *([name] if named else []), *cost_shapes.cells(spent)]
+
+    keys = (by, f"{by}_name") if named else (by,)
+    rows = csv_of(scope, (*keys, *cost_shapes.CSV_COLUMNS), page, row=row, place=lambda one: one[0].key)
     return csv_response(rows, f"costs-by-{by}.csv")
 
 

@@ -11,7 +11,7 @@ or its worker died, may have cost something at its provider; what it had reserve
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
@@ -30,9 +30,11 @@ class AgentDirectory:
 
     Attributes:
         find: returns the id of the scope's user's agent with this id or name, or raises ``NotFound``.
+        names: returns what agents are called, of those that the scope may see.
     """
 
     find: Callable[[Scope, str], Awaitable[UUID]]
+    names: Callable[[Scope, Sequence[UUID]], Awaitable[Mapping[UUID, str]]]
 
 
 # What runs call

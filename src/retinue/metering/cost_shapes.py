@@ -161,6 +161,7 @@ class UserQuota(BaseModel):
     """How far a user's month is used."""
 
     user_id: UUID
+    name: str | None = Field(description="as the list of members shows it to you; null where it does not")
     operations: OperationsQuota
 
 
@@ -198,9 +199,9 @@ def _as_days(seconds: int | None) -> float | None:
     return None if seconds is None else round(seconds / 86_400, 3)
 
 
-def user_quota(quota: Quota, tier: Tier) -> UserQuota:
+def user_quota(quota: Quota, tier: Tier, name: str | None) -> UserQuota:
     """Show one of a tenant's users."""
-    return UserQuota(user_id=quota.user_id, operations=_operations(quota, tier))
+    return UserQuota(user_id=quota.user_id, name=name, operations=_operations(quota, tier))
 
 
 def tenant_quota_view(tier: Tier, now: datetime, items: list[UserQuota], next_cursor: str | None) -> TenantQuotaView:
@@ -250,6 +251,11 @@ class CostView(SpentView):
         description="a user's or agent's id, an application's name, or a day (UTC); "
         "empty for what no agent used, or no application asked for"
     )
+    name: str | None = Field(
+        description="of a user, as the list of members shows it to you; of an agent of yours, of the tenant, or, to an "
+        "admin, of anybody; otherwise null",
+        examples=["Ann"],
+    )
 
 
 class CostsView(BaseModel):
@@ -269,9 +275,9 @@ def spent_view(spent: Spent) -> SpentView:
     return SpentView(**_spent(spent))
 
 
-def cost_view(spent: Spent) -> CostView:
+def cost_view(spent: Spent, name: str | None) -> CostView:
     """Show the sums of one key."""
-    return CostView(key=spent.key, **_spent(spent))
+    return CostView(key=spent.key, name=name, **_spent(spent))
 
 
 def _spent(spent: Spent) -> dict[str, Any]:
@@ -302,13 +308,12 @@ CSV_COLUMNS = (
     "unpriced_calls",
     "cost",
 )
-"""The columns of a report as CSV, after the one of its keys."""
+"""The columns of a report as CSV, after those of its keys and their names."""
 
 
 def cells(spent: Spent) -> list[str]:
-    """Return the cells of one key, in the order of :data:`CSV_COLUMNS`, after the key."""
+    """Return the sums of one key as cells, in the order of :data:`CSV_COLUMNS`."""
     return [
-        spent.key,
         decimal(in_units("cpu", spent.cpu)),
         dollars(spent.cpu_cost),
         decimal(in_units("memory", spent.memory)),

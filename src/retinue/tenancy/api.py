@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from retinue.identity import Person, people
 from retinue.kernel import NotFound, Scope
 from retinue.tenancy import commands, teams, views
+from retinue.tenancy.names import known_to
 from retinue.tenancy.permissions import Role, as_role
 from retinue.tenancy.views import Member, Membership, Tenant
 from retinue.web import Page, Router, WantedPage, limit_login, problems, scoped
@@ -309,11 +310,8 @@ async def _shown(scope: Scope, member: Member) -> MemberView:
 
 
 def _member(scope: Scope, member: Member, known: dict[UUID, Person]) -> MemberView:
-    """Show a member. The name goes the way of the address: without a name of their own, it is the address's first half.
-
-    Oneself, one always sees.
-    """
-    person = known.get(member.user_id) if member.shown or member.user_id == scope.owner() else None
+    """Show a member. The name goes the way of the address: without one of their own, it is the address's first half."""
+    person = known_to(scope, member, known)
     return MemberView(
         user_id=member.user_id,
         email=person.email if person else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -75,6 +76,12 @@ async def members(scope: Scope, after: UUID | None, limit: int) -> list[Member]:
         after,
         limit,
     )
+    return [_member(row) for row in rows]
+
+
+async def members_of(scope: Scope, user_ids: Sequence[UUID]) -> list[Member]:
+    """Return those of these users who are members of the scope's tenant."""
+    rows = await scope.queries.fetch(f"SELECT {_MEMBER} FROM members WHERE user_id = ANY($1::uuid[])", list(user_ids))
     return [_member(row) for row in rows]
 
 
