@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import json
-import subprocess
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -29,9 +26,10 @@ from tests.faults.mutants import planted
 from tests.planning.driver import agent, plan_of
 from tests.planning.office import Office
 from tests.planning.support import nodes, start, task, until
+from tests.support.command_line import CommandLine, Ended, fresh_home
 from tests.support.databases import Cluster
 from tests.support.model_server import ModelServer
-from tests.support.running import RETINUE, Person, RunningServer, running_server
+from tests.support.running import RunningServer, running_server
 
 LOOKS = len(giving_up.PAUSES) + 1
 
@@ -234,10 +232,22 @@ async def poisoned(postgres: Cluster, model: ModelServer, tmp_path: Path) -> Asy
 
 
 async def test_a_dead_plan_shows_in_the_api_the_command_and_the_stream_and_goes_on(
-    poisoned: tuple[RunningServer, Path], model: ModelServer, tag: str
+    poisoned: tuple[RunningServer, Path],
+    model: ModelServer,
+    tag: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     server, file = poisoned
     ada = await server.person()
+    fresh_home(tmp_path, monkeypatch)
+    key = (await ada.call("POST", "/v1/my/keys", 201, json={"name": "cli"}))["key"]
+
+    def plans(*words: str) -> Ended:
+        access = {"RETINUE_SERVER": server.base_url, "RETINUE_API_KEY": key, "COLUMNS": "200"}
+        return CommandLine(monkeypatch, capfd)("plans", *words, **access)
+
     worker = await ada.agent()
     async with ada.stream() as stream:
         plan = await start(
@@ -264,20 +274,20 @@ async def test_a_dead_plan_shows_in_the_api_the_command_and_the_stream_and_goes_
     refused = await ada.call("POST", f"/v1/my/plans/{plan['plan_id']}/retry", 409)
     assert "Requeue it" in refused["detail"]
 
-    code, out, _ = await _command(ada, server, "show", plan["plan_id"])
-    assert (code, "poison in the plan" in out, "dead_lettered" in out) == (0, True, True)
-    code, out, _ = await _command(ada, server, "list", "--status", "dead_lettered", "--json")
-    assert [one["plan_id"] for one in json.loads(out)["items"]] == [plan["plan_id"]]
+    shown = plans("show", plan["plan_id"])
+    assert (shown.code, "poison in the plan" in shown.out, "dead_lettered" in shown.out) == (0, True, True)
+    listed = plans("list", "--status", "dead_lettered", "--json").json()
+    assert [one["plan_id"] for one in listed["items"]] == [plan["plan_id"]]
     file.unlink()
     model.release(f"{tag}-held")
-    code, out, err = await _command(ada, server, "requeue", plan["plan_id"])
-    assert (code, out) == (0, "The plan is running again.\n"), err
+    ended = plans("requeue", plan["plan_id"])
+    assert (ended.code, ended.out) == (0, "The plan is running again.\n"), ended.err
     graph = await until(ada, plan, "completed")
     assert graph["output"] == {"done": "done", "held": "held at last", "last": "last"}
     asked = [one.user for one in model.requests if f"{tag}-done" in one.user and f"{tag}-last" not in one.user]
     assert len(asked) == 1, "what was done is not done again"
-    code, _, err = await _command(ada, server, "requeue", plan["plan_id"])
-    assert (code, "only dead letters" in err) == (1, True)
+    ended = plans("requeue", plan["plan_id"])
+    assert (ended.code, "only dead letters" in ended.err) == (1, True)
 
 
 async def _next(stream: AsyncIterator[dict[str, Any]], plan_id: str, name: str) -> dict[str, Any]:
@@ -287,19 +297,3 @@ async def _next(stream: AsyncIterator[dict[str, Any]], plan_id: str, name: str) 
             found: dict[str, Any] = payload
             return found
     raise AssertionError("the stream ended")
-
-
-async def _command(person: Person, server: RunningServer, *words: str) -> tuple[int, str, str]:
-    key = (await person.call("POST", "/v1/my/keys", 201, json={"name": "cli"}))["key"]
-    environment = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "COLUMNS": "200"}
-    environment |= {"RETINUE_SERVER": server.base_url, "RETINUE_API_KEY": key}
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [str(RETINUE), "plans", *words],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr

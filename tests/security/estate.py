@@ -199,6 +199,7 @@ SAMPLES: dict[str, Sample] = {
     "workflows_graph": Sample(uses=_WORKFLOW),
     "workflows_runs": Sample(uses=_WORKFLOW),
     "workflows_list_callbacks": Sample(),
+    "workflows_show_callback": Sample(),
     "tenants_list_teams": Sample(),
     "tenants_read_team": Sample(),
     "tenants_list_team_members": Sample(),

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.running import RETINUE, Person, RunningServer
+from tests.faults.mutants import planted
+from tests.support.command_line import CommandLine, Ended, fresh_home
+from tests.support.databases import Cluster
+from tests.support.running import RETINUE, Person, RunningServer, free_port, running_server
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "workflows"
 
@@ -87,3 +91,51 @@ async def test_a_run_that_fails_ends_with_its_own_code(server: RunningServer, ad
     code, _, err = await retinue(ada, server, "run", "fails")
     assert code == 6
     assert "divide by zero" in err
+
+
+async def test_a_dead_callback_is_listed_shown_and_tried_again(
+    postgres: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fresh_home(tmp_path, monkeypatch)
+    program = CommandLine(monkeypatch, capfd)
+    settings: dict[str, Any] = planted("tests.workflows.impatient:no_second_try")
+    async with running_server(postgres, **settings) as server:
+
+        async def callbacks_of(person: Person) -> Callable[..., Ended]:
+            key = (await person.call("POST", "/v1/my/keys", 201, json={"name": "cli"}))["key"]
+            access = {"RETINUE_SERVER": server.base_url, "RETINUE_API_KEY": key, "COLUMNS": "200"}
+            return lambda *words: program("workflows", "callbacks", *words, **access)
+
+        ada, eve = await server.person(), await server.person("eve")
+        callbacks, hers = await callbacks_of(ada), await callbacks_of(eve)
+        assert callbacks("list").err.startswith("There are none.")
+        text = b"spec_version: 1\nname: told\nsteps: [{id: a, value: 5}]\n"
+        await ada.call("PUT", "/v1/workflows/told", content=text, headers={"Content-Type": "text/yaml"})
+        await ada.call("POST", "/v1/workflows/told/callback-secret", 201)
+        url = f"http://127.0.0.1:{free_port()}/nobody"
+        await ada.call("POST", "/v1/workflows/told/runs", 202, json={"callback": url})
+        await _until_dead(ada)
+
+        [listed] = callbacks("list", "--status", "dead", "--json").json()["items"]
+        assert (listed["url"], listed["attempts"]) == (url, 1)
+        assert "dead" in callbacks("list").out
+        shown = callbacks("show", listed["callback_id"][-8:])
+        assert (shown.code, url in shown.out, "ConnectError" in shown.out) == (0, True, True), shown
+        ended = callbacks("retry", "last")
+        assert (ended.code, ended.out) == (0, "The callback is pending again.\n")
+        await _until_dead(ada)  # nobody took it this time either
+
+        ended = callbacks("list", "--status", "gone")
+        assert (ended.code, ended.err) == (2, "retinue: --status is one of pending, delivered, dead.\n")
+        assert callbacks("show", "last", "--json").json()["callback_id"] == listed["callback_id"]
+        ended = hers("show", listed["callback_id"])
+        assert (ended.code, "callback" in ended.err) == (3, True), "those of another tenant do not exist"
+
+
+async def _until_dead(person: Person) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            found = await person.call("GET", "/v1/callbacks")
+            if [one["status"] for one in found["items"]] == ["dead"]:
+                return
+            await asyncio.sleep(0.05)

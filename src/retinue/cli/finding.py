@@ -67,6 +67,10 @@ class Finder:
         """Return the id of a plan, found by its title or ``last``."""
         return self._named("plan", name, "/v1/my/plans", "plan_id", ("title",))
 
+    def callback(self, name: str) -> str:
+        """Return the id of a callback of a workflow's run."""
+        return self._named("callback", name, "/v1/callbacks", "callback_id", ())
+
     def item(self, name: str) -> str:
         """Return the id of a work item, found by its title or ``last``."""
         return self._named("item", name, "/v1/board/items", "item_id", ("title",))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from retinue.cli.callbacks import callbacks
 from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.plans import COLUMNS as RUN_COLUMNS
 from retinue.cli.plans import Yes, follow_plan
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 workflows = typer.Typer(
     name="workflows", help="Check, apply, draw and run workflows written in YAML.", no_args_is_help=True
 )
+
+workflows.add_typer(callbacks)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The workflow's name.")]
 Paths = Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files, or folders of .yaml and .yml files.")]

@@ -48,7 +48,7 @@ from retinue.workflows.shapes import (
     row_of,
     trigger_view,
 )
-from retinue.workflows.views import Stored
+from retinue.workflows.views import Callback, Stored
 
 router = Router(prefix="/v1/workflows", tags=["workflows"])
 hooks = Router(prefix="/v1/hooks", tags=["workflows"])
@@ -280,14 +280,25 @@ async def list_callbacks(
     return page.page(rows, callback_view, lambda one: (one.callback_id,))
 
 
+@callbacks_router.get("/{callback_id}", responses=problems(404))
+async def show_callback(scope: Annotated[Scope, scoped("workflows", "read")], callback_id: str) -> CallbackView:
+    """Show one report of an end, and what became of it."""
+    return callback_view(await _own_callback(scope, callback_id))
+
+
 @callbacks_router.post("/{callback_id}/requeue", status_code=202, responses=problems(409))
 async def requeue(scope: Annotated[Scope, scoped("workflows", "create")], callback_id: str) -> CallbackView:
     """Have a dead callback tried again."""
-    wanted = parse_id(callback_id, "callback")
-    found = await views.callback(scope, wanted)
+    found = await _own_callback(scope, callback_id, lock=True)
+    return callback_view(await callbacks.requeue(scope, found.callback_id))
+
+
+async def _own_callback(scope: Scope, callback_id: str, *, lock: bool = False) -> Callback:
+    """Return a callback the caller may see: an own one, or any for managers and admins."""
+    found = await views.callback(scope, parse_id(callback_id, "callback"), lock=lock)
     if _whose(scope) not in (None, found.owner_id):
         raise NotFound("callback")
-    return callback_view(await callbacks.requeue(scope, wanted))
+    return found
 
 
 def _whose(scope: Scope) -> UUID | None:

@@ -359,13 +359,15 @@ _CALLBACK = (
 )
 
 
-async def callback(scope: Scope, callback_id: UUID) -> Callback:
-    """Return a callback that nobody else changes before this transaction ends.
+async def callback(scope: Scope, callback_id: UUID, *, lock: bool = True) -> Callback:
+    """Return a callback; with ``lock``, nobody else changes it before this transaction ends.
 
     Raises:
         NotFound: there is none.
     """
-    row = await scope.queries.fetchrow(f"{_CALLBACK} WHERE callback_id = $1 FOR UPDATE", callback_id)
+    row = await scope.queries.fetchrow(
+        f"{_CALLBACK} WHERE callback_id = $1 {'FOR UPDATE' if lock else ''}", callback_id
+    )
     if row is None:
         raise NotFound("callback")
     return Callback(*row[0:14])
