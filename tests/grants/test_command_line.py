@@ -91,8 +91,12 @@ def test_mistakes_say_what_to_do(retinue: CommandLine, tmp_path: Path) -> None:
         (("--key", "app.key", "--expires", "tomorrow"), "2026-12-31T18:00, not 'tomorrow'"),
         (("--key", "app.key", "--budget", "five"), "a decimal number such as 5.00"),
         (("--key", "app.key", "--file", "report.md"), "There is no artifact report.md"),
+        (
+            ("--key", "app.key", "--driver", "qwen", "--driver", "claude"),
+            "There is no driver 'claude'. There are: command, gemini, qwen.",
+        ),
     ],
-    ids=["nowhere", "text", "other", "both", "time", "money", "file"],
+    ids=["nowhere", "text", "other", "both", "time", "money", "file", "driver"],
 )
 def test_each_mistake_is_named(
     retinue: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], says: str

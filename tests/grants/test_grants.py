@@ -248,11 +248,13 @@ async def test_a_key_grants_no_more_than_it_may_do(giver: Giver) -> None:
         await commands.grant(scope, wanted)
 
 
-async def test_files_are_looked_at_by_who_knows_them(giver: Giver, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def nobody_has_it(_: Scope, ids: Any) -> None:
-        raise BadInput(f"There is no artifact {ids[0]}.", field="files")
+async def test_files_and_drivers_are_looked_at_by_who_knows_them(giver: Giver, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nobody_has_it(_: Scope, wanted: Wanted) -> None:
+        for one in (*(wanted.files or ()), *wanted.drivers):
+            raise BadInput(f"There is no {one}.", field="files")
 
-    monkeypatch.setattr(commands, "files_checks", [nobody_has_it])
-    with pytest.raises(BadInput, match="no artifact"):
-        await giver.grant(files=[uuid4()])
+    monkeypatch.setattr(commands, "grant_checks", [nobody_has_it])
+    for terms in ({"files": [uuid4()]}, {"drivers": ["qwen"]}):
+        with pytest.raises(BadInput, match="There is no"):
+            await giver.grant(**terms)
     await giver.grant(files=[])

@@ -77,7 +77,7 @@ def hooks_of(rooms: Sequence[Room]) -> Iterator[None]:
         tenancy.leave_hooks,
         tenancy.stop_hooks,
         grants.on_revoke,
-        grants.files_checks,
+        grants.grant_checks,
     )
     before = [list(hooks) for hooks in lists]
     for hooks in lists:

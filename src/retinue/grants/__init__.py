@@ -5,13 +5,14 @@ An application (the grantee) signs its requests with the key that the grant name
 that begins it, and :func:`settle` in the one that ends it; every other use is recorded by :func:`note`.
 """
 
-from retinue.grants.commands import files_checks, note, on_revoke, settle, terms, use
+from retinue.grants.commands import Wanted, grant_checks, note, on_revoke, settle, terms, use
 from retinue.grants.rules import Terms, check_parameters
 
 __all__ = [
     "Terms",
+    "Wanted",
     "check_parameters",
-    "files_checks",
+    "grant_checks",
     "note",
     "on_revoke",
     "settle",

@@ -26,7 +26,6 @@ MOST_GRANTS = 1000
 EXPIRE = "grant.expire"
 
 RevokeHook = Callable[[Scope, UUID], Awaitable[None]]
-FilesCheck = Callable[[Scope, Sequence[UUID]], Awaitable[None]]
 
 on_revoke: list[RevokeHook] = []
 """Called inside the transaction that ends a grant (revoked, expired, its user left), with its id.
@@ -34,9 +33,6 @@ on_revoke: list[RevokeHook] = []
 The grant's row is locked then. A hook must not lock runs or lanes: a run that ends holds those, and would wait for it
 the other way round. It queues a wake-up (:func:`retinue.dispatch.wake`) that stops what runs.
 """
-
-files_checks: list[FilesCheck] = []
-"""Called with the files of a new grant; raises ``BadInput`` for what the scope's user does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +53,12 @@ class Wanted:
     expires_at: datetime | None = None
 
 
+GrantCheck = Callable[[Scope, Wanted], Awaitable[None]]
+
+grant_checks: list[GrantCheck] = []
+"""Called with a new grant; raises ``BadInput`` for what the server or the scope's user does not have."""
+
+
 # What users do
 
 
@@ -64,16 +66,15 @@ async def grant(scope: Scope, wanted: Wanted) -> Terms:
     """Grant an application something, in the name of the scope's user.
 
     Raises:
-        BadInput: a key, the schema, a file or the time makes no sense.
+        BadInput: a key, the schema, a driver, a file or the time makes no sense.
         Forbidden: an API key would grant more than it may do itself.
         Conflict: the user has too many live grants.
     """
     key = rules.read_grantee(wanted.grantee)
     seal_to = None if wanted.seal_to is None else rules.read_seal_to(wanted.seal_to)
     _check(scope, wanted)
-    if wanted.files:
-        for check in files_checks:
-            await check(scope, wanted.files)
+    for check in grant_checks:
+        await check(scope, wanted)
     if len(await views.alive_of(scope, scope.owner())) >= MOST_GRANTS:
         raise Conflict(f"You have {MOST_GRANTS:,} live grants. Revoke some first.")
     made = GrantCreated(

@@ -178,11 +178,7 @@ def _with_run(requested: OperationRequested, run_id: UUID) -> OperationRequested
 
 def _driver(scope: Scope, holds: OperationPolicy, terms: Terms | None, wanted: Wanted | OperationRequested) -> Driver:
     known = scope.service(Drivers)
-    driver = known.get(wanted.driver)
-    if driver is None:
-        raise BadInput(
-            f"There is no driver {wanted.driver[:50]!r}. There are: {', '.join(known.names())}.", field="driver"
-        )
+    driver = known.named(wanted.driver, "driver")
     if holds.drivers and driver.name not in holds.drivers:
         raise Forbidden(f"The policy of this tenant does not allow the driver {driver.name}.")
     if terms is not None and terms.drivers and driver.name not in terms.drivers:
@@ -357,11 +353,7 @@ async def change_policy(scope: Scope, wanted: OperationPolicy, expected: int) ->
         PreconditionFailed: the policy is not at version ``expected`` any more.
         BadInput: it contradicts itself, or names what is not there.
     """
-    known = scope.service(Drivers).names()
-    for index, name in enumerate(wanted.drivers):
-        if name not in known:
-            text = f"There is no driver {name[:50]!r}. There are: {', '.join(known)}."
-            raise BadInput(text, field=f"drivers.{index}")
+    scope.service(Drivers).check(wanted.drivers)
     if wanted.model is not None:
         parse_model(wanted.model)
     if await record_policy(scope, wanted, expected):

@@ -1,8 +1,7 @@
-"""What rooms ask of others that they do not know: quotas, charges, the terms of a grant, a user's files."""
+"""What rooms ask of others that they do not know: quotas, charges, the terms of a grant, a user's files, drivers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -11,6 +10,7 @@ from retinue.artifacts import GrantTerms, Limits, Stored, grantee_label
 from retinue.grants import Terms
 from retinue.kernel import BadInput, Gone, NotFound, Scope, Settings, new_id
 from retinue.metering import Charge, Storage
+from retinue.operations.drivers import Drivers
 from retinue.operations.policy import policy
 
 
@@ -23,18 +23,19 @@ def join_artifacts() -> None:
     hooks.noted = hooks.noted or noted
     hooks.stored = hooks.stored or metering.note_storage
     metering.hooks.storage = metering.hooks.storage or storage
-    if check_files not in grants.files_checks:
-        grants.files_checks.append(check_files)
+    if check_grant not in grants.grant_checks:
+        grants.grant_checks.append(check_grant)
 
 
-async def check_files(scope: Scope, artifact_ids: Sequence[UUID]) -> None:
-    """Refuse a grant on files that its user does not have.
+async def check_grant(scope: Scope, wanted: grants.Wanted) -> None:
+    """Refuse a grant of drivers that are not there, or on files that its user does not have.
 
     Raises:
         BadInput: there is such a one.
     """
+    scope.service(Drivers).check(wanted.drivers)
     own = replace(scope, role=None)
-    for index, artifact_id in enumerate(artifact_ids):
+    for index, artifact_id in enumerate(wanted.files or ()):
         try:
             await artifacts.find(own, artifact_id)
         except (NotFound, Gone) as fault:

@@ -7,9 +7,10 @@ plugin that is broken is left out, and named with the reason.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 
+from retinue.kernel import BadInput
 from retinue.operations.driver import Driver
 from retinue.operations.drivers.command import CommandDriver
 from retinue.operations.drivers.gemini import GeminiDriver
@@ -66,6 +67,26 @@ class Drivers:
     def get(self, name: str) -> Driver | None:
         """Return a driver; None: there is none of that name."""
         return self._by_name.get(name)
+
+    def named(self, name: str, field: str) -> Driver:
+        """Return a driver that somebody asks for.
+
+        Raises:
+            BadInput: there is none of that name; ``field`` is where it stood.
+        """
+        driver = self.get(name)
+        if driver is None:
+            raise BadInput(f"There is no driver {name[:50]!r}. There are: {', '.join(self.names())}.", field=field)
+        return driver
+
+    def check(self, names: Sequence[str]) -> None:
+        """Refuse names of drivers that are not there.
+
+        Raises:
+            BadInput: there is such a one, in the field ``drivers``; it says which there are.
+        """
+        for index, name in enumerate(names):
+            self.named(name, f"drivers.{index}")
 
     def complaint(self, name: str, parameters: dict[str, object]) -> str | None:
         """Say why a driver does not take these parameters; None: it does."""
