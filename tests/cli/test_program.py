@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -163,6 +165,72 @@ def test_a_new_key_is_printed_alone_for_scripts(signed_in: ScriptedServer, retin
     signed_in.on("POST /v1/my/keys", Answer(201, {"key_id": "k", "key": "rtn_live_abc"}))
     assert retinue("keys", "create", "ci", "--scope", "runs:read").out == "rtn_live_abc\n"
     assert signed_in.requests[-1].body == {"name": "ci", "scopes": ["runs:read"]}
+
+
+def test_a_key_ends_at_a_time_of_the_place_where_it_is_made(
+    signed_in: ScriptedServer, retinue: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed_in.on("POST /v1/my/keys", Answer(201, {"key_id": "k", "key": "rtn_live_abc"}))
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "XYZ+7")
+        time.tzset()
+        try:
+            made = retinue("keys", "create", "ci", "--expires", "2099-12-31T18:00")
+        finally:
+            patch.undo()
+            time.tzset()
+    assert made.code == 0, made.err
+    assert signed_in.requests[-1].body["expires_at"] == "2099-12-31T18:00:00-07:00"
+    refused = retinue("keys", "create", "ci", "--expires", "tomorrow")
+    assert refused.code == ExitCode.USAGE
+    assert "such as 2026-12-31T18:00, not 'tomorrow'" in refused.err
+
+
+def test_files_that_cannot_be_read_or_written_are_named_with_the_reason(
+    signed_in: ScriptedServer, retinue: CommandLine, tmp_path: Path
+) -> None:
+    signed_in.on("GET /v1/my/agents", Answer(200, {"items": [AGENT], "next_cursor": None}))
+    signed_in.on(f"GET /v1/my/agents/{AGENT['agent_id']}/export", Answer(200, {"name": "Writer"}))
+    ended = retinue("agents", "export", "Writer", "--to", str(tmp_path / "none" / "a.yaml"))
+    assert (ended.code, ended.err) == (
+        ExitCode.USAGE,
+        f"retinue: {tmp_path / 'none' / 'a.yaml'} cannot be written: No such file or directory.\n",
+    )
+    ended = retinue("agents", "import", str(tmp_path / "b.yaml"))
+    assert ended.err == f"retinue: {tmp_path / 'b.yaml'} cannot be read: No such file or directory.\n"
+    (tmp_path / "c.yaml").write_bytes(b"name: \xff\xfe")
+    assert "no text in UTF-8" in retinue("agents", "import", str(tmp_path / "c.yaml")).err
+
+
+@pytest.mark.parametrize("what", ["tenant", "agent"])
+def test_a_message_that_does_not_begin_says_what_it_waits_for(
+    signed_in: ScriptedServer, retinue: CommandLine, what: str
+) -> None:
+    stopped = {"stopped_at": "2026-11-21T20:00:00Z", "stop_reason": "looks odd"} if what == "tenant" else {}
+    tenants = [{"tenant_id": "t-1", "name": "Personal", "personal": True, "stopped_at": None, **stopped}]
+    paused = {**AGENT, "status": "paused" if what == "agent" else "ready"}
+    signed_in.on("GET /v1/my/agents", Answer(200, {"items": [AGENT], "next_cursor": None}))
+    signed_in.on(f"GET /v1/my/agents/{AGENT['agent_id']}", Answer(200, paused))
+    signed_in.on("GET /v1/my/profile", Answer(200, {"tenants": tenants}))
+    signed_in.on("POST /v1/my/chat", Answer(201, {"session_id": "s"}))
+    signed_in.on("POST /v1/my/chat/s/messages", Answer(202, {"run_id": "r", "status": "queued"}))
+    ended = retinue("chat", "Writer", "hello", "--detach")
+    assert ended.code == 0
+    says = {
+        "tenant": "(the tenant is stopped: looks odd; what waits goes on after: retinue tenants resume personal)",
+        "agent": "(Writer is paused; what waits goes on after: retinue agents resume Writer)",
+    }
+    assert says[what] in ended.err
+
+
+def test_a_message_that_waits_for_its_turn_alone_says_nothing(signed_in: ScriptedServer, retinue: CommandLine) -> None:
+    tenant = {"tenant_id": "t-1", "name": "Personal", "personal": True, "stopped_at": None, "stop_reason": None}
+    signed_in.on("GET /v1/my/agents", Answer(200, {"items": [AGENT], "next_cursor": None}))
+    signed_in.on(f"GET /v1/my/agents/{AGENT['agent_id']}", Answer(200, {**AGENT, "status": "busy"}))
+    signed_in.on("GET /v1/my/profile", Answer(200, {"tenants": [tenant]}))
+    signed_in.on("POST /v1/my/chat", Answer(201, {"session_id": "s"}))
+    signed_in.on("POST /v1/my/chat/s/messages", Answer(202, {"run_id": "r", "status": "queued"}))
+    assert retinue("chat", "Writer", "hello", "--detach").err == ""
 
 
 def test_text_for_people() -> None:

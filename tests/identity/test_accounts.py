@@ -114,6 +114,17 @@ async def test_a_bad_sign_up_names_the_field(site: Site, change: dict[str, Any],
     assert (await site.client.post("/v1/auth/sign-up", json=good)).status_code == 201
 
 
+async def test_a_bad_sign_up_says_in_words_what_is_wrong(site: Site) -> None:
+    bad = {"email": f"user-{uuid4().hex}@example.com", "password": "short", "role": "admin"}
+    response = await site.client.post("/v1/auth/sign-up", json=bad)
+    assert response.json()["errors"] == [
+        {"field": "password", "message": "Value should have at least 10 characters"},
+        {"field": "role", "message": "There is no such field"},
+    ]
+    response = await site.client.post("/v1/auth/sign-up", json=bad | {"password": "x" * 1025})
+    assert "password: Value should have at most 1024 characters" in response.json()["detail"]
+
+
 async def test_a_closed_server_takes_no_strangers(database: Database, data_folder: Path) -> None:
     async with open_site(database, data_folder, sign_up="closed") as site:
         response = await site.client.post("/v1/auth/sign-up", json={"email": "new@example.com", "password": PASSWORD})

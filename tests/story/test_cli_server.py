@@ -144,6 +144,32 @@ def test_an_unreachable_database_is_said(retinue: CommandLine) -> None:
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_OWNER_URL"])
+@pytest.mark.parametrize("command", ["serve", "worker", "migrate", "doctor"])
+def test_what_is_no_url_of_a_database_is_said_without_showing_it(
+    retinue: CommandLine, home: Path, command: str, name: str
+) -> None:
+    ended = retinue(command, "--data", str(home / "new"), **{name: "db.example.org/secret"})
+    assert ended.code == ExitCode.USAGE
+    assert ended.err == f"retinue: {name}: write it as postgresql://USER:PASSWORD@HOST/DATABASE\n"
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_a_data_folder_that_cannot_be_made_is_named(retinue: CommandLine, home: Path, command: str) -> None:
+    (home / "file").write_text("")
+    ended = retinue(command, "--data", str(home / "file" / "data"))
+    assert ended.code == ExitCode.FAILED
+    assert f"The data folder {home / 'file' / 'data'} cannot be made: Not a directory." in ended.err
+    assert "--data" in ended.err
+
+
+def test_a_worker_that_finds_no_database_says_that_it_serves_a_new_one(retinue: CommandLine, home: Path) -> None:
+    (home / "file").write_text("")  # so that nothing is set up
+    assert "There is no database in" in retinue("worker", "--data", str(home / "file" / "data")).err
+    away = "postgresql://retinue_app:secret@127.0.0.1:1/retinue"
+    assert "There is no database in" not in retinue("worker", "--data", str(home / "new"), DATABASE_URL=away).err
+
+
 async def test_a_stop_takes_less_than_ten_seconds_and_the_run_goes_on_afterwards(postgres: Cluster) -> None:
     """A run in the middle of a model call and an open stream do not hold the server up."""
     async with running_server(postgres) as server:

@@ -225,7 +225,7 @@ def export(
     """Write an agent's definition as YAML."""
     text = cli.client.request("GET", f"/v1/my/agents/{Finder(cli.client).agent(agent)}/export").text
     if to:
-        to.write_text(text, encoding="utf-8")
+        _keep(to, text)
         cli.done(f"Wrote {to}.", {"file": str(to)})
     elif cli.as_json:
         cli.screen.document({"yaml": text})
@@ -303,8 +303,17 @@ def _or_file(text: str) -> str:
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failure(f"{path} cannot be read: {error}", ExitCode.USAGE) from None
+    except OSError as error:
+        raise Failure(f"{path} cannot be read: {error.strerror}.", ExitCode.USAGE) from None
+    except UnicodeDecodeError:
+        raise Failure(f"{path} cannot be read: it is no text in UTF-8.", ExitCode.USAGE) from None
+
+
+def _keep(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Failure(f"{path} cannot be written: {error.strerror}.", ExitCode.USAGE) from None
 
 
 def json_option(option: str, text: str) -> Any:

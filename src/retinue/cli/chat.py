@@ -90,6 +90,9 @@ def _talk(
         talk.go_on_and_on()
     elif detach:
         accepted = talk.say(words)
+        held = talk.held(accepted)
+        if held:
+            cli.screen.note(f"({held})", style="yellow")
         cli.done(f"Run {accepted['run_id']}. Follow it: retinue runs watch {accepted['run_id']}", accepted)
     else:
         run, follower = talk.ask(words)

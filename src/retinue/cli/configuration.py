@@ -44,6 +44,8 @@ def load_settings(**given: Any) -> Settings:
         wrong += _invalid(error)
     except (OSError, ValueError) as error:  # a file named by NAME_FILE, or retinue.toml
         wrong.append(f"the settings cannot be read: {error}")
+    else:
+        wrong += _no_database(settings)
     if wrong:
         raise Failure("\n         ".join(wrong), ExitCode.USAGE)
     return settings
@@ -66,6 +68,14 @@ def _invalid(error: ValidationError) -> Iterator[str]:
         name = str(one["loc"][0]) if one["loc"] else "settings"
         field = next((known for known in Settings.model_fields if known == name.lower() or variable(known) == name), "")
         yield f"{variable(field) if field else name}: {one['msg'].lower()}"
+
+
+def _no_database(settings: Settings) -> Iterator[str]:
+    """Name the URLs that are none of PostgreSQL's, without showing them: they may hold a password."""
+    for field in ("database_url", "database_owner_url"):
+        url = getattr(settings, field)
+        if url is not None and not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+            yield f"{variable(field)}: write it as postgresql://USER:PASSWORD@HOST/DATABASE"
 
 
 def _unknown(fields: set[str]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -64,10 +65,30 @@ class Conversation:
         )
         return accepted
 
+    def held(self, accepted: Json) -> str | None:
+        """Return why what was accepted does not begin until somebody acts, and what to do; None when it will."""
+        if accepted.get("status") != "queued":
+            return None
+        mine = self._cli.client.get("/v1/my/profile")["tenants"]
+        here = self._cli.client.tenant
+        tenant: Json = next(
+            (one for one in mine if str(one["tenant_id"]) == here or (here is None and one["personal"])), {}
+        )
+        if tenant.get("stopped_at"):
+            name = "personal" if tenant["personal"] else shlex.quote(str(tenant["name"]))
+            why = f"the tenant is stopped: {tenant['stop_reason']}"
+            return f"{why}; what waits goes on after: retinue tenants resume {name}"
+        if self._agent_id is not None and self._cli.client.get(f"/v1/my/agents/{self._agent_id}")["status"] == "paused":
+            return f"{self._name} is paused; what waits goes on after: retinue agents resume {shlex.quote(self._name)}"
+        return None
+
     def ask(self, text: str) -> tuple[Json, RunFollower]:
         """Send a message and follow its run to the end. Ctrl-C cancels the run, a second one leaves it alone."""
         accepted = self.say(text)
         run_id = str(accepted["run_id"])
+        held = self.held(accepted)
+        if held:
+            self._cli.screen.note(f"({held})", style="yellow")
         follower = TeamFollower(self._cli.client, self._cli.screen, self.session_id, decide=self._decide)
         after = stream_start(accepted)
         try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 import typer
 
+from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.finding import Finder
 from retinue.cli.remote import Limit, Remote, remote
 from retinue.cli.screen import Column, moment
@@ -35,12 +37,19 @@ def create(
     cli: Remote,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
     scope: Annotated[
-        list[str] | None, typer.Option("--scope", help="Such as agents:read or runs:*; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--scope", help="Such as agents:read or runs:*; may be repeated. Without it the key may all you may."
+        ),
     ] = None,
-    expires: Annotated[str | None, typer.Option("--expires", help="When it ends, ISO 8601.", metavar="TIME")] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option("--expires", help="When it ends, such as 2026-12-31T18:00, in local time.", metavar="TIME"),
+    ] = None,
 ) -> None:
     """Make an API key. It is shown this once."""
-    body = {"name": name, **({"scopes": scope} if scope else {}), **({"expires_at": expires} if expires else {})}
+    ends = {"expires_at": _time(expires)} if expires else {}
+    body = {"name": name, **({"scopes": scope} if scope else {}), **ends}
     item = cli.client.post("/v1/my/keys", body)
     cli.screen.note("Keep it now: it is not shown again.")
     cli.done(str(item["key"]), item)
@@ -52,3 +61,11 @@ def revoke(cli: Remote, key: Annotated[str, typer.Argument(metavar="KEY", help="
     """End an API key at once."""
     cli.client.delete(f"/v1/my/keys/{Finder(cli.client).key(key)}")
     cli.done(f"Revoked {key}.")
+
+
+def _time(text: str) -> str:
+    """Write a time with its offset; without one it is meant in the local time zone, in which times are shown."""
+    try:
+        return datetime.fromisoformat(text).astimezone().isoformat()
+    except ValueError:
+        raise Failure(f"--expires is a time such as 2026-12-31T18:00, not {text!r}.", ExitCode.USAGE) from None

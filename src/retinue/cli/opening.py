@@ -35,12 +35,17 @@ def watch(settings: Settings) -> None:
     configure_tracing(settings)
 
 
+def is_first_start(settings: Settings) -> bool:
+    """Return whether the embedded database is wanted and the data folder holds none yet."""
+    return settings.database_url is None and not (settings.data / "roles.ready").exists()
+
+
 @asynccontextmanager
 async def opened(settings: Settings, *, serve: bool, work: bool) -> AsyncIterator[House]:
     """Open the house, and close it at the end of the block.
 
     Raises:
-        Failure: it cannot start; the message says why.
+        Failure: the data folder cannot be made, or the house cannot start; the message says why.
     """
     from asyncpg import PostgresError
 
@@ -49,6 +54,7 @@ async def opened(settings: Settings, *, serve: bool, work: bool) -> AsyncIterato
     from retinue.kernel import Fault, shutdown_tracing
     from retinue.vault import VaultLocked
 
+    _make_folder(settings)
     house = House(settings)
     try:
         await house.open(serve=serve, work=work)
@@ -63,6 +69,14 @@ async def opened(settings: Settings, *, serve: bool, work: bool) -> AsyncIterato
     finally:
         await house.close()
         shutdown_tracing()
+
+
+def _make_folder(settings: Settings) -> None:
+    try:
+        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"The data folder {settings.data} cannot be made: {error.strerror}."
+        raise Failure(f"{why} Choose another with --data or RETINUE_DATA.") from None
 
 
 @asynccontextmanager

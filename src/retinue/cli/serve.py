@@ -16,7 +16,7 @@ import typer
 from retinue import __version__
 from retinue.cli.configuration import Data, load_settings
 from retinue.cli.failures import Failure
-from retinue.cli.opening import UntilStdinCloses, opened, run_until_stopped, watch
+from retinue.cli.opening import UntilStdinCloses, is_first_start, opened, run_until_stopped, watch
 from retinue.cli.remote import default_server
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def serve(
     """Start the server. Ctrl-C stops it within 10 seconds; what was accepted goes on at the next start."""
     settings = load_settings(host=host, port=port, data=data)
     watch(settings)
-    first = settings.database_url is None and not (settings.data / "roles.ready").exists()
+    first = is_first_start(settings)
     if first and not as_json:
         sys.stderr.write(f"First start: setting up the database in {settings.data} (a few seconds)\n")
 

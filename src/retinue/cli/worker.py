@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from retinue.cli.configuration import Data, load_settings
-from retinue.cli.opening import UntilStdinCloses, opened, run_until_stopped, watch
+from retinue.cli.opening import UntilStdinCloses, is_first_start, opened, run_until_stopped, watch
 
 
 def worker(
@@ -25,6 +25,11 @@ def worker(
     """
     settings = load_settings(data=data)
     watch(settings)
+    if is_first_start(settings) and not as_json:
+        sys.stderr.write(
+            f"There is no database in {settings.data} yet: one is set up, and this worker serves it alone.\n"
+        )
+        sys.stderr.write("To work beside a server, give it that server's --data, or its DATABASE_URL.\n")
 
     async def main(stop: asyncio.Event) -> None:
         from retinue.dispatch import Dispatcher

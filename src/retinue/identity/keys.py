@@ -68,7 +68,7 @@ async def create_key(
         raise BadInput("A key must expire in the future.", field="expires_at")
     for n, one in enumerate(scopes or ()):
         if one not in known_scopes:
-            raise BadInput(f"There is no scope {one}.", field=f"scopes.{n}")
+            raise BadInput(f"There is no scope {one}. Scopes are such as agents:read or runs:*.", field=f"scopes.{n}")
     _check_not_wider(scope, scopes)
     await _check_room(scope, now)
     text = new_key_text(scope.service(Settings).key_environment)

@@ -196,6 +196,13 @@ def invalid(errors: Sequence[Mapping[str, Any]]) -> Fault:
 def _message(error: Mapping[str, Any]) -> str:
     if str((error.get("ctx") or {}).get("pattern", "")).endswith(_MONEY):  # a pattern says nothing to a person
         return "Input should be a decimal number such as 5.00, with at most 9 digits after the point"
+    if error["type"] == "extra_forbidden":
+        return "There is no such field"
+    if error["type"] == "timezone_aware":
+        return "Input should have a time zone, such as 2026-12-31T18:00:00Z"
+    if error["type"] in ("too_short", "too_long") and (error.get("ctx") or {}).get("field_type") == "Value":  # a secret
+        bound = {"too_short": "at least {min_length}", "too_long": "at most {max_length}"}[error["type"]]
+        return f"Value should have {bound.format_map(error['ctx'])} characters"
     return str(error["msg"])
 
 
