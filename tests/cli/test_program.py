@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from retinue.cli.deciding import decider
 from retinue.cli.failures import ExitCode
-from retinue.cli.screen import compact, duration, money, plain
+from retinue.cli.screen import Screen, compact, duration, moment, money, plain
 from tests.cli.scripted_server import Answer, Request, ScriptedServer
 from tests.support.command_line import CommandLine
 
@@ -231,6 +233,17 @@ def test_a_message_that_waits_for_its_turn_alone_says_nothing(signed_in: Scripte
     signed_in.on("POST /v1/my/chat", Answer(201, {"session_id": "s"}))
     signed_in.on("POST /v1/my/chat/s/messages", Answer(202, {"run_id": "r", "status": "queued"}))
     assert retinue("chat", "Writer", "hello", "--detach").err == ""
+
+
+def test_without_a_terminal_it_is_said_until_when_a_question_waits(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"kind": "tool", "tool": "files_write", "approval_id": "a-1", "expires_at": "2026-11-21T20:04:44Z"}
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert decider(Screen(False))(asked) is None
+    err = capfd.readouterr().err
+    assert "retinue approvals approve a-1" in err
+    assert f"is declined at {moment('2026-11-21T20:04:44Z')}" in err
 
 
 def test_text_for_people() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import typer
 
 from retinue.cli.deciding_plans import as_text, describe_plan, from_text, show_instructions
-from retinue.cli.screen import Json, Screen
+from retinue.cli.screen import Json, Screen, moment
 
 Decider = Callable[[Json], Json | None]
 """Takes an approval, returns what to send (``{"decision": ...}``), or None to leave it for somebody else.
@@ -85,6 +85,8 @@ def _approve_unasked(screen: Screen, approval: Json, why: str) -> Json:
 def _leave(screen: Screen, approval: Json) -> None:
     describe(screen, approval)
     screen.note(f"    Decide it with: retinue approvals approve {approval['approval_id']}   (or reject)")
+    if approval.get("expires_at"):
+        screen.note(f"    Nobody is at a terminal here: it waits, and is declined at {moment(approval['expires_at'])}.")
 
 
 def _ask(screen: Screen, approval: Json) -> Json | None:

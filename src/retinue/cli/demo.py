@@ -55,7 +55,8 @@ def demo(
     With --operation an application signs its requests with a key of its own, the Qwen CLI works on your files in a
     sandbox, and the result comes back sealed to that key. The CLI is installed from npm the first time; where that
     does not work, a plain program takes its place.
-    It runs on a data folder of its own and leaves nothing behind. A model's key in the environment is used.
+    It runs on a data folder of its own and leaves nothing behind but that CLI. A model's key in the environment is
+    used.
     """
     from retinue.cli.demo_files import chosen
     from retinue.cli.demo_stage import stage
