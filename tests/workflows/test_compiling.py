@@ -120,10 +120,10 @@ def test_every_construct_compiles() -> None:
     tasks = by_id(result.plan)
     assert (tasks["read"].kind, tasks["read"].retry.attempts, tasks["read"].retry.seconds) == ("tool", 3, 0.5)
     assert tasks["read"].timeout == 60
-    assert tasks["sub"].value == "${ steps._in_sub.output[0] }"
-    sub = tasks["_in_sub"].each
+    sub = tasks["sub"].each
     assert sub is not None
     assert (sub.inputs, sub.output, sub.most) == ({"x": "${ inputs.n }", "y": 7}, "${ steps.sum.output }", 1)
+    assert sub.single
     assert tasks["r1"].call is not None
     assert tasks["r1"].call.tool == "http_fetch"
     assert tasks["last"].depends_on == ("ask", "alone")
@@ -142,6 +142,15 @@ def test_errors_are_taken_up_and_what_follows_waits_for_that() -> None:
     body = tasks["each"].each
     assert body is not None
     assert body.body[0].optional
+
+
+def test_a_sub_workflow_that_fails_is_taken_up_like_any_step() -> None:
+    steps = "steps:\n- id: sub\n  workflow: other\n  inputs: {x: 1}\n  retry: {attempts: 2, pause: 3}\n"
+    steps += "  on_error: {steps: [{id: mend, value: '${ steps.sub.error.detail }'}]}\n- {id: after, value: 1}\n"
+    tasks = by_id(compile_workflow(read_text((HEAD + steps).encode()), OTHERS.get).plan)
+    assert (tasks["sub"].retry.attempts, tasks["sub"].retry.seconds) == (2, 3)
+    assert (tasks["mend"].runs_on, tasks["mend"].depends_on) == ("failure", ("sub",))
+    assert tasks["after"].depends_on == ("mend",)
 
 
 def test_branches_carry_their_conditions_and_what_follows_waits_for_all() -> None:
@@ -173,6 +182,12 @@ def test_branches_carry_their_conditions_and_what_follows_waits_for_all() -> Non
         ("- {id: a, when: 'nobody', value: 1}", "w.yaml:6: steps[0].when: The expression 'nobody' is wrong"),
         ("- {id: a, value: 1, needs: [b]}\n- {id: b, value: 1, needs: [a]}", "wait for each other"),
         ("- {id: a, workflow: nothing}", "There is no workflow 'nothing'."),
+        ("- {id: a, workflow: other, inputs: {x: 1}, timeout: 5}", "w.yaml:6: steps[0].timeout: It has no time of its"),
+        ("- {id: a, for_each: '[1]', steps: [{id: b, value: 1}], timeout: 5}", "steps[0].timeout: It has no time of"),
+        ("- {id: a, parallel: {b: [{id: c, value: 1}]}, retry: {attempts: 2}}", "put this on the steps inside"),
+        ("- {id: a, if: 'true', then: [{id: c, value: 1}], on_error: continue}", "put this on the steps inside"),
+        ("- {id: a, wait: {duration: 1}, retry: {attempts: 2}}", "steps[0].retry: A wait is not tried again"),
+        ("- {id: a, value: 1, timeout: 5}", "steps[0].timeout: A value is computed at once."),
         ("- {id: a, workflow: example}", "Workflows call each other: example -> example."),
         ("- {id: a, workflow: other}", "needs the input 'x'"),
         (

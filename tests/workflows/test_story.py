@@ -260,6 +260,29 @@ async def test_a_wait_for_an_event_alone_is_heard_also_when_it_begins_late(serve
     assert (await until(ada, plan))["output"] == "agent.paused"
 
 
+async def test_what_fails_in_a_sub_workflow_is_taken_up_where_it_is_called(server: RunningServer) -> None:
+    ada = await server.person()
+    body = "[{id: a, value: '${ 10 / inputs.by }'}]"
+    inputs = "{properties: {by: {type: integer}}, required: [by]}"
+    await apply(
+        ada, f"spec_version: 1\nname: divide\ninputs: {inputs}\nsteps: {body}\noutput: '${{ steps.a.output }}'\n"
+    )
+    await apply(
+        ada,
+        f"spec_version: 1\nname: careful\ninputs: {inputs}\nsteps:\n"
+        "  - id: call\n    workflow: divide\n    inputs: {by: '${ inputs.by }'}\n"
+        "    on_error: {steps: [{id: mend, value: '${ steps.call.status + \": \" + steps.call.error.kind }'}]}\n"
+        "  - id: after\n"
+        "    value: ${ steps.mend.status == 'completed' ? steps.mend.output : string(steps.call.output) }\n"
+        "output: ${ steps.after.output }\n",
+    )
+    done = await until(ada, await start(ada, "careful", inputs={"by": 5}))
+    assert (done["status"], done["output"], states(done)["mend"]) == ("completed", "2", "skipped")
+    mended = await until(ada, await start(ada, "careful", inputs={"by": 0}))
+    assert (mended["status"], mended["output"]) == ("completed", "failed: items")
+    assert states(mended)["call"] == "failed"
+
+
 async def test_a_callback_tells_of_the_end(server: RunningServer) -> None:
     ada = await server.person()
     await apply(ada, "spec_version: 1\nname: told\nsteps: [{id: a, value: 5}]\noutput: ${ steps.a.output }\n")

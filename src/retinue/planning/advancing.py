@@ -231,7 +231,7 @@ class Advance:
             except BadInput as fault:
                 await self._failed(node, "expression", fault.detail)
                 return
-        await self._done(node, output, tainted=tainted)
+        await self._done(node, output[0] if each.single and output else output, tainted=tainted)
 
     def _item_output(self, node: Node, index: int) -> Any:
         each = node.task.each

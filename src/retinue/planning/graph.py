@@ -65,6 +65,7 @@ class Each(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         at_once: how many items are worked on at the same time.
         inputs: for a sub-workflow, its inputs (text may hold ``${ CEL }``); the body then sees these only.
         output: what one item gives (text may hold ``${ CEL }``); None: the results of the body by task.
+        single: the result is what the one item gives, not a list of it: a sub-workflow.
     """
 
     items: str
@@ -73,6 +74,7 @@ class Each(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     at_once: int = 10
     inputs: dict[str, Any] | None = None
     output: Any = None
+    single: bool = False
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -7,8 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from retinue.kernel import BadInput, PreconditionFailed, Row, Scope, dollars
-from retinue.ledger import Event, Recorded, StreamProjection, append, event
+from retinue.kernel import BadInput, Scope, dollars
+from retinue.ledger import Event, Policies, event
 from retinue.planning.graph import OnFailure, Plan, Risk
 
 AskFrom = Literal["low", "medium", "high", "never"]
@@ -60,29 +60,11 @@ class PolicyChanged(Event, frozen=True, kw_only=True):
 
 EVENTS = (PolicyChanged,)
 
-_decoder = msgspec.json.Decoder(PlanningPolicy)
-
-
-async def project_policy(scope: Scope, batch: Sequence[Recorded[Event]]) -> None:
-    """Keep the policy that holds."""
-    newest = batch[-1]
-    assert isinstance(newest.event, PolicyChanged)
-    await scope.queries.execute(
-        "INSERT INTO planning_policies (tenant_id, version, policy) VALUES ($1, $2, $3) "
-        "ON CONFLICT (tenant_id) DO UPDATE SET version = $2, policy = $3",
-        scope.tenant_id,
-        newest.version,
-        msgspec.json.encode(newest.event.policy).decode(),
-    )
-
-
-PROJECTIONS = (StreamProjection("planning-policy", project_policy),)
-
-
-async def policy(scope: Scope) -> tuple[PlanningPolicy, int]:
-    """Return what holds for the tenant's plans, and its version (0: nobody has changed it)."""
-    row: Row | None = await scope.queries.fetchrow("SELECT policy, version FROM planning_policies")
-    return (PlanningPolicy(), 0) if row is None else (_decoder.decode(row[0]), row[1])
+_policies = Policies(
+    "planning-policy", "planning_policies", PlanningPolicy(), lambda policy: PolicyChanged(policy=policy)
+)
+PROJECTIONS = (_policies.projection,)
+policy = _policies.of
 
 
 async def change_policy(scope: Scope, wanted: PlanningPolicy, expected: int) -> int:
@@ -94,13 +76,7 @@ async def change_policy(scope: Scope, wanted: PlanningPolicy, expected: int) -> 
     """
     if not 0.1 <= wanted.seconds <= 600:
         raise BadInput("seconds: from 0.1 to 600.", field="seconds")
-    found, version = await policy(scope)
-    if version != expected:
-        raise PreconditionFailed("The policy has changed meanwhile.", extra={"current_version": version})
-    if found == wanted:
-        return version
-    await append(scope, f"planning-policy:{scope.tenant_id}", version, [PolicyChanged(policy=wanted)])
-    return version + 1
+    return await _policies.change(scope, wanted, expected)
 
 
 def reasons_to_ask(holds: PlanningPolicy, plan: Plan, acting_alone: Sequence[str]) -> tuple[str, ...]:

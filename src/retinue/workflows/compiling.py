@@ -158,7 +158,7 @@ class _Compiler(Steps):
         outside, self.inside = self.inside, path if self.inside is None else self.inside
         tasks, output = self.workflow(known.workflow)
         self.inside = outside
-        return Each(items="[0]", body=tasks, most=1, at_once=1, inputs=inputs, output=output)
+        return Each(items="[0]", body=tasks, most=1, at_once=1, inputs=inputs, output=output, single=True)
 
     def inputs_fit(self, workflow: doc.Workflow, inputs: Mapping[str, Any], path: Path) -> None:
         declared = declared_inputs(workflow.inputs)

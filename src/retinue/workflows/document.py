@@ -160,11 +160,9 @@ class OperationStep(_Run):
     agent: AgentName | None = None
 
 
-class WorkflowStep(_Step):
+class WorkflowStep(_Tried):
     """Another workflow: its version at the start of the run is compiled in. Its output is that of the workflow."""
 
-    retry: RetryPart | None = None
-    on_error: Literal["fail", "continue"] = "fail"
     workflow: WorkflowName
     inputs: dict[str, Any] = Field(default={}, description="texts may hold `${ CEL }`")
 

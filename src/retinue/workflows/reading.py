@@ -104,7 +104,7 @@ def _source(content: Mapping[str, Any], text: str, file: str | None, lines: Yaml
         workflow = Workflow.model_validate(dict(content))
     except ValidationError as error:
         found = [
-            source.mistake(_path(content, one["loc"]), _message(one["msg"]))
+            source.mistake(_path(content, one["loc"]), _why_not(one["loc"]) or _message(one["msg"]))
             for one in error.errors(include_input=False, include_url=False, include_context=False)[:MOST_MISTAKES]
         ]
         return Source(None, content, text, tuple(found), file, lines)
@@ -131,6 +131,29 @@ def _path(content: Any, location: Sequence[str | int]) -> tuple[str | int, ...]:
         elif is_last and isinstance(part, str) and isinstance(value, Mapping) and part.isidentifier():
             path.append(part)  # a field that is missing
     return tuple(path)
+
+
+_OF_THE_STEPS_INSIDE = "It does nothing by itself that could fail: put this on the steps inside."
+_NO_TIME = "It has no time of its own, because its steps are tasks of the same plan: give them a `timeout`."
+_NOT_FOR: Mapping[tuple[str, str], str] = {
+    **{
+        (kind, name): _OF_THE_STEPS_INSIDE
+        for kind in ("if", "switch", "parallel")
+        for name in ("retry", "timeout", "on_error")
+    },
+    ("workflow", "timeout"): f"{_NO_TIME} `defaults.timeout` of the called workflow holds for all of its.",
+    ("for_each", "timeout"): _NO_TIME,
+    ("wait", "retry"): "A wait is not tried again: give it more time.",
+    ("approval", "retry"): "People are not asked again by themselves: give them more time (`timeout`).",
+    ("value", "retry"): "A value is not computed again: it would be the same.",
+    ("value", "timeout"): "A value is computed at once.",
+}
+
+
+def _why_not(location: Sequence[str | int]) -> str | None:
+    """Say why a kind of step cannot have what others can, if that is what is wrong."""
+    kind, name = location[-2:] if len(location) > 1 else ("", "")
+    return _NOT_FOR.get((str(kind), str(name)))
 
 
 def _message(text: str) -> str:

@@ -20,9 +20,6 @@ from retinue.workflows.graph import Body, Draft, Entry, Graph
 from retinue.workflows.naming import Path, Use, uses_of
 from retinue.workflows.reading import Source
 
-INSIDE = "_in_"
-"""Begins the id of the task that holds a sub-workflow's tasks; the step itself is the value they give."""
-
 
 class Steps(Graph):
     """Lays out steps by their kind."""
@@ -217,17 +214,11 @@ class Steps(Graph):
         return self.task(step, path, body, entry, "each", each=each)
 
     def sub_workflow(self, step: doc.WorkflowStep, path: Path, body: Body, entry: Entry) -> tuple[str, ...]:
-        self.texts(step.model_copy(update={"id": f"{INSIDE}{step.id}"}), body, step.inputs, (*path, "inputs"))
+        self.texts(step, body, step.inputs, (*path, "inputs"))
         each = self.called(step, path)
         if each is None:
-            return (step.id,)
-        # A body gives a list; the step is the one item in it.
-        inside = step.model_copy(update={"id": f"{INSIDE}{step.id}", "title": step.title or step.id})
-        ends = self.task(inside, path, body, entry, "each", each=each)
-        alone = step.model_copy(update={"needs": None, "when": None, "retry": None})
-        guards = (*entry.guards, f'steps.{inside.id}.status == "completed"')
-        joined = replace(entry, before=ends, needs=(), runs_on="success", guards=guards)
-        return self.task(alone, path, body, joined, "value", value=f"${{ steps.{inside.id}.output[0] }}")
+            return self.on_error(step, path, body, entry)
+        return self.task(step, path, body, entry, "each", each=each)
 
 
 _STEPS: Mapping[type[Any], Callable[..., tuple[str, ...]]] = {
