@@ -273,7 +273,7 @@ async def test_what_fails_in_a_sub_workflow_is_taken_up_where_it_is_called(serve
         "  - id: call\n    workflow: divide\n    inputs: {by: '${ inputs.by }'}\n"
         "    on_error: {steps: [{id: mend, value: '${ steps.call.status + \": \" + steps.call.error.kind }'}]}\n"
         "  - id: after\n"
-        "    value: ${ steps.mend.status == 'completed' ? steps.mend.output : string(steps.call.output) }\n"
+        "    value: >-\n      ${ steps.mend.status == 'completed' ? steps.mend.output : string(steps.call.output) }\n"
         "output: ${ steps.after.output }\n",
     )
     done = await until(ada, await start(ada, "careful", inputs={"by": 5}))
