@@ -207,9 +207,7 @@ async def test_only_the_operators_requests_heed_the_proxies_of_the_environment(
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", Names(["127.0.0.1"]).getaddrinfo)
     with WebServer({}, tls=False) as proxy:
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
-        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
         monkeypatch.setenv("NO_PROXY", excepted)
-        monkeypatch.setenv("no_proxy", excepted)
         url = f"http://models.example:{plain.port}/"
         async with client(Names(["127.0.0.1"]), allow_private=True) as http:
             assert (await http.get(url)).text == "here"
