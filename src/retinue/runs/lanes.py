@@ -59,6 +59,7 @@ async def wait(scope: Scope, agent_id: UUID) -> None:
 
 
 async def _make(scope: Scope, agent_id: UUID) -> None:
+    """Make the lane, closed if the tenant is stopped. A stop or its end that comes meanwhile finds the lane there."""
     await scope.queries.execute(
         "INSERT INTO lanes (tenant_id, agent_id, stopped) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
         scope.tenant_id,
@@ -128,11 +129,12 @@ async def is_closed(scope: Scope, agent_id: UUID) -> bool:
 async def set_paused(scope: Scope, agent_id: UUID, paused: bool) -> None:
     """Open or close one agent's lane."""
     await scope.queries.execute(
-        "INSERT INTO lanes (tenant_id, agent_id, paused) VALUES ($1, $2, $3) "
+        "INSERT INTO lanes (tenant_id, agent_id, paused, stopped) VALUES ($1, $2, $3, $4) "
         "ON CONFLICT (tenant_id, agent_id) DO UPDATE SET paused = $3",
         scope.tenant_id,
         agent_id,
         paused,
+        await is_stopped(scope),
     )
 
 

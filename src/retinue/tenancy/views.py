@@ -98,8 +98,8 @@ async def count_admins(scope: Scope) -> int:
 
 
 async def is_stopped(scope: Scope) -> bool:
-    """Return whether the emergency stop of the scope's tenant is on."""
-    stopped: bool | None = await scope.queries.fetchval("SELECT stopped_at IS NOT NULL FROM tenants")
+    """Return whether the emergency stop of the scope's tenant is on; it stays so until the scope commits."""
+    stopped: bool | None = await scope.queries.fetchval("SELECT stopped_at IS NOT NULL FROM tenants FOR SHARE")
     return bool(stopped)
 
 
