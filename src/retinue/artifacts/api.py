@@ -11,13 +11,13 @@ from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
 from retinue.artifacts import lifetime, opening, pieces, replying, sealed_file, serving, tus, uploads, views
-from retinue.artifacts.finishing import shorter, terms_of
+from retinue.artifacts.finishing import terms_of
 from retinue.artifacts.hooks import limits_of
 from retinue.artifacts.receiving import discard, publish, receive
 from retinue.artifacts.rules import Incoming
 from retinue.artifacts.shapes import ArtifactView, NewHold, UploadView, upload_view_of, view_of
 from retinue.artifacts.views import Artifact, Wanted
-from retinue.kernel import Scope, Services, Settings, parse_id
+from retinue.kernel import Scope, Services, Settings, least, parse_id
 from retinue.web import (
     EventView,
     Flowing,
@@ -142,7 +142,7 @@ async def create(
             kind="upload",
             size_hint=int(announced) if announced.isdecimal() and len(announced) < 18 else None,
             version_of=version_of,
-            retention_seconds=shorter(retention_seconds, terms.retention_seconds),
+            retention_seconds=least(retention_seconds, terms.retention_seconds),
             expires_at=terms.expires_at,
             recipients=terms.recipients,
         )

@@ -18,7 +18,7 @@ from retinue.artifacts.scanning import Infected
 from retinue.artifacts.uploads import COLUMNS, Upload, drop_parts, key_of, upload_of
 from retinue.database import open_scope
 from retinue.dispatch import wake
-from retinue.kernel import BadInput, Conflict, Fault, Forbidden, Gone, NotFound, PayloadTooLarge, Scope, Services
+from retinue.kernel import BadInput, Conflict, Fault, Forbidden, Gone, NotFound, PayloadTooLarge, Scope, Services, least
 from retinue.vault import BlobStore, Chunk, SealBroken, decrypt_range, sealed_size
 
 log = logging.getLogger(__name__)
@@ -97,15 +97,10 @@ def _incoming(upload: Upload, terms: GrantTerms) -> Incoming:
         kind="upload",
         size_hint=upload.length,
         version_of=upload.version_of,
-        retention_seconds=shorter(upload.retention_seconds, terms.retention_seconds),
+        retention_seconds=least(upload.retention_seconds, terms.retention_seconds),
         expires_at=terms.expires_at,
         recipients=terms.recipients,
     )
-
-
-def shorter(one: int | None, other: int | None) -> int | None:
-    """Return the shorter of two times, either of which may be left out."""
-    return min((each for each in (one, other) if each is not None), default=None)
 
 
 async def _joined(

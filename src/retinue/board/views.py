@@ -28,7 +28,7 @@ from retinue.board.events import (
 )
 from retinue.board.rules import Item, Proposal, agent_of, as_uuid
 from retinue.kernel import NotFound, Row, Scope
-from retinue.ledger import Event, Recorded, StreamProjection
+from retinue.ledger import Policies, Recorded, StreamProjection
 from retinue.tenancy import sees_all_teams
 
 _COLUMNS = (
@@ -193,20 +193,10 @@ async def _change_links(scope: Scope, fact: ItemLinked | ItemUnlinked) -> None:
     )
 
 
-async def project_policy(scope: Scope, batch: Sequence[Recorded[Event]]) -> None:
-    """Keep the policy that holds."""
-    newest = batch[-1]
-    assert isinstance(newest.event, PolicyChanged)
-    await scope.queries.execute(
-        "INSERT INTO board_policies (tenant_id, version, policy) VALUES ($1, $2, $3) "
-        "ON CONFLICT (tenant_id) DO UPDATE SET version = $2, policy = $3",
-        scope.tenant_id,
-        newest.version,
-        msgspec.json.encode(newest.event.policy).decode(),
-    )
+_policies = Policies("board-policy", "board_policies", BoardPolicy(), lambda policy: PolicyChanged(policy=policy))
+policy = _policies.of
 
-
-PROJECTIONS = (StreamProjection("item", project_items), StreamProjection("board-policy", project_policy))
+PROJECTIONS = (StreamProjection("item", project_items), _policies.projection)
 
 
 # Queries
@@ -415,12 +405,6 @@ async def count_of_team(scope: Scope, team_id: UUID) -> int:
         "SELECT count(*) FROM items WHERE team_id = $1 AND deleted_at IS NULL", team_id
     )
     return found
-
-
-async def policy(scope: Scope) -> tuple[BoardPolicy, int]:
-    """Return what agents may do on the tenant's board, and the policy's version (0: nobody has changed it)."""
-    row = await scope.queries.fetchrow("SELECT policy, version FROM board_policies")
-    return (BoardPolicy(), 0) if row is None else (msgspec.json.decode(row[0], type=BoardPolicy), row[1])
 
 
 def _item(row: Row) -> Item:

@@ -1,6 +1,7 @@
 """The vocabulary every room shares: ids, clock, money, faults, scope, settings and telemetry."""
 
 from retinue.kernel.addresses import Address, address_refusal
+from retinue.kernel.bounds import least
 from retinue.kernel.clock import Clock, ManualClock, SystemClock, to_the_second
 from retinue.kernel.encoding import base64url, from_base64url
 from retinue.kernel.faults import (
@@ -75,6 +76,7 @@ __all__ = [
     "configure_tracing",
     "dollars",
     "from_base64url",
+    "least",
     "nanos",
     "new_id",
     "parse_id",

@@ -13,6 +13,7 @@ from retinue.ledger.event import (
     upcaster,
 )
 from retinue.ledger.feed import Encoded, Feed, Subscription
+from retinue.ledger.policies import Policies
 from retinue.ledger.projection import Projection, Projections, StreamProjection
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Event",
     "Feed",
     "Meta",
+    "Policies",
     "Projection",
     "Projections",
     "Recorded",

@@ -14,7 +14,7 @@ import msgspec
 from retinue import artifacts, grants, metering, runs
 from retinue.dispatch import Dispatcher
 from retinue.grants import Terms
-from retinue.kernel import BadInput, Conflict, Forbidden, NotFound, Scope, new_id
+from retinue.kernel import BadInput, Conflict, Forbidden, NotFound, Scope, least, new_id
 from retinue.ledger import append, read_stream
 from retinue.operations import crew, files, rules, views
 from retinue.operations.driver import Driver
@@ -111,7 +111,7 @@ async def begin(scope: Scope, wanted: Wanted) -> UUID:
     await metering.check_quota(scope, scope.owner())
 
     operation_id = new_id()
-    budget = await _use_grant(scope, operation_id, _least(wanted.budget, holds.budget))
+    budget = await _use_grant(scope, operation_id, least(wanted.budget, holds.budget))
     await metering.count_operation(scope, scope.owner(), operation_id)
     requested = OperationRequested(
         owner_id=scope.owner(),
@@ -127,7 +127,7 @@ async def begin(scope: Scope, wanted: Wanted) -> UUID:
         limits=limits,
         expected=tuple(wanted.expected),
         budget=budget,
-        retention_seconds=_least(wanted.retention_seconds, terms.retention_seconds if terms else None),
+        retention_seconds=least(wanted.retention_seconds, terms.retention_seconds if terms else None),
         min_level=None if wanted.min_level is None else stricter(wanted.min_level, holds.min_level),
         caller=wanted.caller,
         tainted=bool(wanted.tainted_by),
@@ -257,10 +257,6 @@ async def _use_grant(scope: Scope, operation_id: UUID, budget: int | None) -> in
     return budget if after.budget is None else after.reserved - before.reserved
 
 
-def _least(*bounds: int | None) -> int | None:
-    return min((one for one in bounds if one is not None), default=None)
-
-
 # Ending and trying again
 
 
@@ -303,9 +299,9 @@ async def retry(scope: Scope, operation_id: UUID) -> None:
     requested = (await load(scope, operation_id)).requested
     terms = await grants.terms(scope, seen.grant_id, lock=True) if seen.grant_id is not None else None
     _check_again(scope, holds, terms, requested)
-    budget = _least(requested.budget, holds.budget)
+    budget = least(requested.budget, holds.budget)
     if terms is not None:
-        budget = _least(budget, terms.left() or None)  # when nothing is left, the grant says so
+        budget = least(budget, terms.left() or None)  # when nothing is left, the grant says so
         await grants.use(scope, terms.grant_id, operation_id, budget)
     row = await find_operation(scope, operation_id, lock=True)
     if not row.ended or row.status is rules.OperationStatus.COMPLETED:

@@ -8,7 +8,7 @@ from uuid import UUID
 from retinue import artifacts, grants, metering
 from retinue.artifacts import GrantTerms, Limits, Stored, grantee_label
 from retinue.grants import Terms
-from retinue.kernel import BadInput, Gone, NotFound, Scope, Settings, new_id
+from retinue.kernel import BadInput, Gone, NotFound, Scope, Settings, least, new_id
 from retinue.metering import Charge, Storage
 from retinue.operations.drivers import Drivers
 from retinue.operations.policy import policy
@@ -47,16 +47,10 @@ async def limits(scope: Scope, user_id: UUID) -> Limits:
     holds, _ = await policy(scope)
     tier = await metering.tier_of(scope)
     settings = scope.service(Settings)
-    # On one's own server the policy alone says how much and how long.
-    size, retention = [holds.user_storage, settings.artifact_user_bytes], [holds.retention_seconds]
-    if tier.storage_bytes is not None:
-        size.append(tier.storage_bytes)
-    if tier.retention_seconds is not None:
-        retention.append(tier.retention_seconds)
-    return Limits(
-        user_bytes=min(size),
+    return Limits(  # on one's own server the tier says nothing
+        user_bytes=least(holds.user_storage, settings.artifact_user_bytes, tier.storage_bytes),
         artifact_bytes=min(holds.most.artifact_bytes, settings.artifact_bytes),
-        retention_seconds=min(retention),
+        retention_seconds=least(holds.retention_seconds, tier.retention_seconds),
     )
 
 

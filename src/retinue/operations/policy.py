@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 
-from retinue.kernel import BadInput, PreconditionFailed, Row, Scope
-from retinue.ledger import Event, Recorded, StreamProjection, append, event
+from retinue.kernel import BadInput, Scope
+from retinue.ledger import Event, Policies, event
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 KB, MB, GB = 10**3, 10**6, 10**9
@@ -96,29 +94,11 @@ class PolicyChanged(Event, frozen=True, kw_only=True):
     policy: OperationPolicy
 
 
-_decoder = msgspec.json.Decoder(OperationPolicy)
-
-
-async def project_policy(scope: Scope, batch: Sequence[Recorded[Event]]) -> None:
-    """Keep the policy that holds."""
-    newest = batch[-1]
-    assert isinstance(newest.event, PolicyChanged)
-    await scope.queries.execute(
-        "INSERT INTO operation_policies (tenant_id, version, policy) VALUES ($1, $2, $3) "
-        "ON CONFLICT (tenant_id) DO UPDATE SET version = $2, policy = $3",
-        scope.tenant_id,
-        newest.version,
-        msgspec.json.encode(newest.event.policy).decode(),
-    )
-
-
-PROJECTIONS = (StreamProjection("operations-policy", project_policy),)
-
-
-async def policy(scope: Scope) -> tuple[OperationPolicy, int]:
-    """Return what holds for the tenant's operations, and its version (0: nobody has changed it)."""
-    row: Row | None = await scope.queries.fetchrow("SELECT policy, version FROM operation_policies")
-    return (OperationPolicy(), 0) if row is None else (_decoder.decode(row[0]), row[1])
+_policies = Policies(
+    "operations-policy", "operation_policies", OperationPolicy(), lambda policy: PolicyChanged(policy=policy)
+)
+PROJECTIONS = (_policies.projection,)
+policy = _policies.of
 
 
 async def record_policy(scope: Scope, wanted: OperationPolicy, expected: int) -> bool:
@@ -129,13 +109,7 @@ async def record_policy(scope: Scope, wanted: OperationPolicy, expected: int) ->
         BadInput: a bound is exceeded, or a default is above its own most.
     """
     check_policy(wanted)
-    found, version = await policy(scope)
-    if version != expected:
-        raise PreconditionFailed("The policy has changed meanwhile.", extra={"current_version": version})
-    if found == wanted:
-        return False
-    await append(scope, f"operations-policy:{scope.tenant_id}", version, [PolicyChanged(policy=wanted)])
-    return True
+    return await _policies.change(scope, wanted, expected) != expected
 
 
 def check_policy(wanted: OperationPolicy) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from retinue import artifacts, metering
 from retinue.artifacts import Incoming, Infected, Received
 from retinue.database import open_scope
-from retinue.kernel import BadInput, PayloadTooLarge, Services
+from retinue.kernel import BadInput, PayloadTooLarge, Services, least
 from retinue.operations import rules
 from retinue.operations.beginning import Begun
 from retinue.operations.events import Expected, Output, Skipped
@@ -137,16 +137,12 @@ def _incoming(begun: Begun, found: Found, retention: int) -> Incoming:
 
 async def _retention(services: Services, begun: Begun, judged: Judged) -> int:
     """Return for how many seconds the outputs are kept: the least of what anybody says."""
-    bounds = [begun.holds.retention_seconds]
-    if begun.state.requested.retention_seconds is not None:
-        bounds.append(begun.state.requested.retention_seconds)
-    if not judged.ok:
-        bounds.append(begun.holds.failed_retention_seconds)
     async with open_scope(services, begun.tenant_id) as scope:
         tier = await metering.tier_of(scope)
-    if tier.retention_seconds is not None:  # on one's own server the policy alone says how long
-        bounds.append(tier.retention_seconds)
-    return max(1, min(bounds))
+    holds = begun.holds
+    failed = None if judged.ok else holds.failed_retention_seconds
+    wanted = begun.state.requested.retention_seconds
+    return max(1, least(holds.retention_seconds, wanted, failed, tier.retention_seconds))
 
 
 async def _pieces(collection: Collection, found: Found) -> AsyncIterator[bytes]:
