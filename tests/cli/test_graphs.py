@@ -131,6 +131,13 @@ def test_a_drawing_keeps_to_the_terminal(
         assert len(lines) <= most_lines
 
 
+@pytest.mark.parametrize("code", [0x0A, 0x0D, 0x85, 0x2028, 0x2029], ids=hex)
+@pytest.mark.parametrize("field", ["title", "agent"])
+def test_what_others_have_named_breaks_no_line(field: str, code: int) -> None:
+    nodes = [{"id": "a", "agent": "x"}, {"id": "b", "agent": "x", field: f"one{chr(code)}two"}]
+    assert len(drawn(of_plan({"plan_id": PLAN, "title": f"All{chr(code)}of it", "nodes": nodes}))) == 3
+
+
 def test_what_is_done_makes_room_for_what_goes_on() -> None:
     nodes = [
         {"id": f"t{n}", "status": "completed" if n < 30 else "running" if n < 32 else "waiting"} for n in range(60)

@@ -99,13 +99,13 @@ class GraphView:
             facts.append(duration(seconds_between(graph.started_at, graph.ended_at)))
         if graph.cost:
             facts.append(f"${graph.cost}")
-        return _two_sides(f"{symbol} {plain(graph.title)}", " · ".join(facts), width, f"bold {style}", "dim")
+        return _two_sides(f"{symbol} {_in_a_line(graph.title)}", " · ".join(facts), width, f"bold {style}", "dim")
 
     def _rows(self, parent: str | None, guide: str) -> Iterator[_Row]:
         nodes = list(self.graph.in_order(parent))
         for node in nodes:
             last = node is nodes[-1]
-            yield _Row(guide + ("└─ " if last else "├─ "), node, plain(self.graph.calls(node)).removeprefix("."))
+            yield _Row(guide + ("└─ " if last else "├─ "), node, _in_a_line(self.graph.calls(node)).removeprefix("."))
             below = guide + ("   " if last else "│  ")
             for words, style in said_of(node, moving=self.moving):
                 yield _Row(below, words=words, style=style)
@@ -152,7 +152,7 @@ class _Columns:
         self._width = width
         self._estimated = estimated
         self._name = min(_LONGEST_NAME, max((_cells(row.guide) + 2 + _cells(row.name) for row, _ in tasks), default=0))
-        self._who = min(_LONGEST_NAME, max((_cells(node.who) for _, node in tasks), default=0))
+        self._who = min(_LONGEST_NAME, max((_cells(_in_a_line(node.who)) for _, node in tasks), default=0))
         used = [self._used(node) for _, node in tasks]
         self._right = [max((_cells(one[place]) for one in used), default=0) for place in range(3)]
 
@@ -170,7 +170,7 @@ class _Columns:
             (row.guide, "dim"),
             (symbol[0], symbol[1]),
             (f" {_filled(name, self._name - _cells(row.guide) - 2)}  ", "bold" if not dim else ""),
-            (_filled(_cut(plain(node.who), self._who), self._who), "dim"),
+            (_filled(_cut(_in_a_line(node.who), self._who), self._who), "dim"),
             (f"  {title}", dim),
             (after, "dim"),
             no_wrap=True,
@@ -182,10 +182,10 @@ class _Columns:
 
     def _title(self, node: TaskNode, room: int) -> tuple[str, str]:
         """Share the room between a task's title and what it comes after."""
-        title, after = plain(node.title), ""
+        title, after = _in_a_line(node.title), ""
         if node.depends_on:
             names = ", ".join(one.rpartition(".")[2] for one in node.depends_on)
-            after = _cut(f"  ← {plain(names)}", room if not title else max(room // 2, room - _cells(title)))
+            after = _cut(f"  ← {_in_a_line(names)}", room if not title else max(room // 2, room - _cells(title)))
         return _cut(title, room - _cells(after)), after
 
     def _used(self, node: TaskNode) -> tuple[str, str, str]:
@@ -248,9 +248,14 @@ def _words(row: _Row, width: int, *, wrap: bool) -> Iterator[Text]:
     from rich.text import Text
 
     room = max(20, width - _cells(row.guide) - 2)
-    text = " ".join(plain(row.words).split())
+    text = _in_a_line(row.words)
     for line in _wrapped(text, room) if wrap else [_cut(text, room)]:
         yield Text.assemble((row.guide, "dim"), ("  " + line, row.style), no_wrap=True, overflow="crop")
+
+
+def _in_a_line(text: str) -> str:
+    """Write what somebody else has named so that it breaks no line of the drawing."""
+    return " ".join(plain(text).split())
 
 
 def _wrapped(text: str, room: int) -> list[str]:
