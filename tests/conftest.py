@@ -7,10 +7,15 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from retinue.database import Database
 from tests.support.databases import Cluster, cluster, run_id
 from tests.support.mounts import unmount_below
+
+# A loaded machine may stop an example for seconds: how long one takes is for bench/ to say.
+settings.register_profile("untimed", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
