@@ -162,7 +162,7 @@ async def test_a_worker_killed_while_the_program_runs_takes_its_sandbox_along(st
     await asyncio.to_thread(first.kill)
     await stage.worker()
     await until(ada, operation, lambda found: found["attempt"] == 2 and found["phase"] == "running")
-    await holds(lambda: not before & set(processes(mark)), seconds=5)
+    await holds(lambda: not before & set(processes(mark)))
     await holds(lambda: bool(processes(mark)))
     await ada.call("POST", f"/v1/operations/{operation['operation_id']}/cancel", 202)
     assert (await until(ada, operation))["status"] == "cancelled"
@@ -178,7 +178,7 @@ async def test_an_operation_whose_workers_all_die_is_failed_by_policy(stage: Sta
     operation = await operate(ada, SCRIPT, files=FILES)
     for _ in range(2):
         worker = await stage.worker()
-        await holds(partial(_is_dead, worker), seconds=15)
+        await holds(partial(_is_dead, worker))
     await stage.worker()
     found = await until(ada, operation)
     stage.file.write_text("")
@@ -196,7 +196,7 @@ async def test_a_worker_that_ends_in_good_order_hands_over_and_costs_no_try(stag
         worker = await stage.worker()
         await holds(lambda: bool(processes(mark)))
         await asyncio.to_thread(worker.stop)
-        await gone(lambda: processes(mark), seconds=2)
+        await gone(lambda: processes(mark))
     await stage.worker()
     await until(ada, operation, lambda found: found["attempt"] == 3)
     await ada.call("POST", f"/v1/operations/{operation['operation_id']}/cancel", 202)

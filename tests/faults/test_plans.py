@@ -20,7 +20,7 @@ from uuid import uuid4
 import pytest
 
 from tests.faults.effects import effect_settings, effects, problems
-from tests.faults.forks import Zygote, is_alive, zygote
+from tests.faults.forks import Forks, is_alive, stop
 from tests.support.databases import Cluster
 from tests.support.model_server import ModelServer, Step, ToolCall
 from tests.support.running import ENDED, Person, running_server
@@ -57,7 +57,7 @@ class Stage:
 
     model: ModelServer
     ada: Person
-    forks: Zygote
+    forks: Forks
     file: Path
     trace: Path
     journeys: list[Journey] = field(default_factory=list)
@@ -89,13 +89,13 @@ async def _stage(postgres: Cluster, folder: Path) -> AsyncIterator[Stage]:
     async with ModelServer() as model:
         _script(model)
         settings = effect_settings(file, OPENAI_BASE_URL=model.base_url, RETINUE_BEAT_SECONDS="0.2")
-        async with running_server(postgres, worker=False, **settings) as server, zygote(server, trace) as forks:
+        async with running_server(postgres, worker=False, **settings) as server:
             ada = await server.person()
             await ada.agent("orchestrator", model="openai:lead-model", tools=["plan"])
             for name in TASKS:
                 acts = {"tools": ["note_once"], "tool_policy": {"note_once": "allow"}} if name == "left" else {}
                 await ada.agent(name, model=f"openai:{name}-model", **acts)
-            yield Stage(model, ada, forks, file, trace)
+            yield Stage(model, ada, Forks(server, trace), file, trace)
 
 
 async def _journey(stage: Stage, fatal: int, mutant: str = "", seconds: float = 25) -> Journey:
@@ -106,22 +106,21 @@ async def _journey(stage: Stage, fatal: int, mutant: str = "", seconds: float = 
     """
     ada, forks = stage.ada, stage.forks
     tag, session = f"tag{uuid4().hex[:10]}", str(uuid4())
-    pid = await forks.worker(fatal, mutant)
+    worker = forks.worker(fatal, mutant)
     body = {"content": f"Go round the diamond {tag}."}
     run_id: str = (await ada.call("POST", f"/v1/my/chat/{session}/messages", 202, json=body))["run_id"]
     journey = Journey(tag, session, run_id)
     try:
         async with asyncio.timeout(seconds):
             while (run := await ada.run(run_id))["status"] not in ENDED:
-                if not is_alive(pid):
-                    pid = await forks.worker(0, mutant)
+                if not is_alive(worker):
+                    worker = forks.worker(0, mutant)
                 if run["status"] == "waiting":
                     for approval in await ada.approvals():
                         await ada.decide(approval)
-                await asyncio.sleep(0.03)
+                await asyncio.sleep(0.1)
     finally:
-        if is_alive(pid):
-            await forks.stop(pid)
+        await stop(worker)
     stage.journeys.append(journey)
     return journey
 

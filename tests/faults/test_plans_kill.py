@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from tests.faults.effects import effect_settings, effects, problems
-from tests.faults.forks import Zygote, is_alive, zygote
+from tests.faults.forks import Forks, stop
 from tests.support.databases import Cluster
 from tests.support.model_server import ModelServer
 from tests.support.running import Person, running_server
@@ -104,7 +104,7 @@ class Stage:
     model: ModelServer
     ada: Person
     agents: list[str]
-    forks: Zygote
+    forks: Forks
     file: Path
 
 
@@ -115,7 +115,7 @@ async def stage(postgres: Cluster, tmp_path_factory: pytest.TempPathFactory) -> 
     async with ModelServer() as model:
         more = {"RETINUE_BEAT_SECONDS": "0.3", "RETINUE_RUN_ATTEMPTS": "100"}
         environment = effect_settings(folder / "effects", pause=0.01, OPENAI_BASE_URL=model.base_url, **more)
-        async with running_server(postgres, worker=False, **environment) as server, zygote(server, trace) as forks:
+        async with running_server(postgres, worker=False, **environment) as server:
             ada = await server.person()
             made = [
                 await ada.agent(
@@ -126,7 +126,7 @@ async def stage(postgres: Cluster, tmp_path_factory: pytest.TempPathFactory) -> 
                 )
                 for _ in range(3)
             ]
-            yield Stage(model, ada, [one["name"] for one in made], forks, folder / "effects")
+            yield Stage(model, ada, [one["name"] for one in made], Forks(server, trace), folder / "effects")
 
 
 async def _storm(
@@ -137,7 +137,7 @@ async def _storm(
     A plan that does not end is returned as it is.
     """
     dice = random.Random(SEED)
-    pids = [await stage.forks.worker(0, mutant) for _ in range(WORKERS)]
+    workers = [stage.forks.worker(0, mutant) for _ in range(WORKERS)]
     left, done = list(given_graphs), list[Any]()
     numbers = count()
 
@@ -158,15 +158,14 @@ async def _storm(
             await holds(lambda: clients.done() or _work_done(stage) >= before + 2, seconds=60)  # noqa: B023
             await asyncio.wait({clients}, timeout=dice.uniform(0.0, 0.4))
             place = dice.randrange(WORKERS)
-            await stage.forks.stop(pids[place])
+            await stop(workers[place])
             killed += 1
-            pids[place] = await stage.forks.worker(0, mutant)
+            workers[place] = stage.forks.worker(0, mutant)
         await clients
     finally:
         clients.cancel()
-        for pid in pids:
-            if is_alive(pid):
-                await stage.forks.stop(pid)
+        for worker in workers:
+            await stop(worker)
     return done, killed
 
 

@@ -196,7 +196,7 @@ async def test_a_process_that_dies_in_a_call_gives_back_what_it_held(postgres: C
     async with (
         ModelServer() as models,
         running_server(
-            postgres, OPENAI_BASE_URL=models.base_url, OPENAI_API_KEY="stub-key", RETINUE_GATEWAY_TIMEOUT="1"
+            postgres, OPENAI_BASE_URL=models.base_url, OPENAI_API_KEY="stub-key", RETINUE_GATEWAY_TIMEOUT="5"
         ) as server,
     ):
         ada = await server.person()
@@ -211,7 +211,7 @@ async def test_a_process_that_dies_in_a_call_gives_back_what_it_held(postgres: C
         with pytest.raises(httpx.HTTPError):
             await call
         await server.start()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             reserved = await _reserved(ada)
             while reserved != "0":
                 await asyncio.sleep(0.05)

@@ -105,7 +105,7 @@ async def _whole_turn(server: RunningServer) -> list[str]:
     hanging = await ada.send(agent, "!hang")
     await ada.until(hanging["run_id"], "running")
     await ada.call("POST", f"/v1/my/runs/{hanging['run_id']}/cancel", 202)
-    assert (await ada.until(hanging["run_id"], seconds=5))["status"] == "cancelled"
+    assert (await ada.until(hanging["run_id"], seconds=30))["status"] == "cancelled"
     assert await untruths(server) == []
     assert await differences(ada) == []
     return pieces

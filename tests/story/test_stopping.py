@@ -95,7 +95,7 @@ async def test_a_pause_of_a_hanging_run_does_not_outlast_its_cancelling(story: S
     await story.model.wait_for_requests(1, contains=tag)
     await ada.call("POST", f"/v1/my/agents/{agent['agent_id']}/pause")
     await ada.call("POST", f"/v1/my/runs/{hanging['run_id']}/cancel", 202)
-    assert (await ada.until(hanging["run_id"], seconds=3))["status"] == "cancelled"
+    assert (await ada.until(hanging["run_id"], seconds=30))["status"] == "cancelled"
     await ada.call("POST", f"/v1/my/agents/{agent['agent_id']}/resume")
     await _is_empty(ada, agent)
 
@@ -113,7 +113,7 @@ async def test_deleting_an_agent_ends_what_it_has_open(story: Story, tag: str) -
     assert set(problem["runs"]) == {one["run_id"] for one in (waiting, running, queued)}
     await ada.call("DELETE", f"{path}?force=true", 204)
     for one in (waiting, running, queued):
-        assert (await ada.until(one["run_id"], seconds=5))["status"] == "cancelled"
+        assert (await ada.until(one["run_id"], seconds=30))["status"] == "cancelled"
     assert await ada.approvals() == []
     await ada.call("GET", path, 404)
 

@@ -21,7 +21,9 @@ from uuid import uuid4
 import httpx
 
 from tests.support.databases import Cluster
+from tests.support.forked import Forked, can_fork, nursery
 from tests.support.mounts import unmount_below
+from tests.support.waiting import looks
 
 RETINUE = Path(sys.executable).with_name("retinue")
 PASSWORD = "correct horse battery staple"
@@ -42,9 +44,12 @@ class Process:
         self.command = command
         self.environment = environment
         self.log = log
-        self.popen: subprocess.Popen[bytes] | None = None
+        self.popen: subprocess.Popen[bytes] | Forked | None = None
 
     def start(self) -> None:
+        if can_fork(self.environment):
+            self.popen = nursery().start([str(RETINUE), *self.command], self.environment, self.log)
+            return
         with self.log.open("ab") as out:
             self.popen = subprocess.Popen(
                 [str(RETINUE), *self.command], env=self.environment, stdout=out, stderr=out, start_new_session=True
@@ -74,7 +79,7 @@ class Process:
                 self.popen.wait(20)
             except subprocess.TimeoutExpired:
                 self.kill()
-        return int(self.popen.returncode)
+        return self.popen.wait()
 
     def output(self) -> str:
         return self.log.read_text(errors="replace")
@@ -125,7 +130,7 @@ class RunningServer:
         self.api.start()
         await self.until_ready()
 
-    async def until_ready(self, seconds: float = 30) -> None:
+    async def until_ready(self, seconds: float = 60) -> None:
         assert self.api is not None
         async with httpx.AsyncClient() as client:
             deadline = time.monotonic() + seconds
@@ -251,19 +256,15 @@ class Person:
         return found
 
     async def until(
-        self, run_id: str, wanted: Callable[[dict[str, Any]], bool] | str | None = None, seconds: float = 30
+        self, run_id: str, wanted: Callable[[dict[str, Any]], bool] | str | None = None, seconds: float = 60
     ) -> dict[str, Any]:
         """Wait until a run has ended, has a status, or satisfies a condition."""
-        deadline = time.monotonic() + seconds
-        run = await self.run(run_id)
-        while not _satisfies(run, wanted):
-            if time.monotonic() > deadline:
-                events = await self.events(run_id)
-                types = [event["type"] for event in events]
-                raise AssertionError(f"still {run['status']} ({run['error']}) after {seconds} s: {types}")
-            await asyncio.sleep(0.02)
+        async for _ in looks(seconds):
             run = await self.run(run_id)
-        return run
+            if _satisfies(run, wanted):
+                return run
+        types = [event["type"] for event in await self.events(run_id)]
+        raise AssertionError(f"still {run['status']} ({run['error']}) after {seconds} s: {types}")
 
     async def events(self, run_id: str) -> list[dict[str, Any]]:
         page = await self.call("GET", f"/v1/my/runs/{run_id}/events?limit=200")
@@ -275,14 +276,12 @@ class Person:
         found: list[dict[str, Any]] = page["items"]
         return found
 
-    async def approval(self, run_id: str, seconds: float = 20) -> dict[str, Any]:
+    async def approval(self, run_id: str, seconds: float = 60) -> dict[str, Any]:
         """Wait for a run's question and return it."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        async for _ in looks(seconds):
             for one in await self.approvals():
                 if one["run_id"] == run_id:
                     return one
-            await asyncio.sleep(0.02)
         raise AssertionError(f"the run asked nothing: {await self.run(run_id)}")
 
     async def decide(self, approval: dict[str, Any], decision: str = "approve", **body: Any) -> Any:
