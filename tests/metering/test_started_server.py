@@ -37,7 +37,7 @@ async def test_a_budget_is_right_after_a_worker_died_in_a_call_and_warns_on_the_
         hold = f"hold{uuid4().hex[:8]}"
         async with ada.stream("?types=budget_warning") as events:
             accepted = await ada.send(agent, f"!hold {hold}\n!usage 1000 1200\n!say after all")
-            await model.wait_for_requests(1, contains=hold)
+            await model.wait_for_requests(1, timeout=60, contains=hold)
             reserved = Decimal((await budget(ada))["reserved"])
             assert reserved >= Decimal("0.0006")
             first.kill()
@@ -45,7 +45,7 @@ async def test_a_budget_is_right_after_a_worker_died_in_a_call_and_warns_on_the_
             await model.wait_for_requests(2, timeout=60, contains=hold)
             assert Decimal((await budget(ada))["reserved"]) == reserved
             model.release(hold)
-            assert (await ada.until(accepted["run_id"]))["status"] == "completed"
+            assert (await ada.until(accepted["run_id"], seconds=60))["status"] == "completed"
             async with asyncio.timeout(20):
                 warning = await anext(events)
         after = await budget(ada)
@@ -69,10 +69,10 @@ async def test_a_run_that_has_ended_leaves_no_row_of_what_it_held(postgres: Clus
         limit = {"limit": "5", "period": "month"}
         hold = f"hold{uuid4().hex[:8]}"
         accepted = await ada.send(agent, f"!hold {hold}\n!usage 1000 1200\n!say one")
-        await model.wait_for_requests(1, contains=hold)
+        await model.wait_for_requests(1, timeout=60, contains=hold)
         await ada.call("PUT", f"/v1/tenants/{ada.tenant_id}/budget", json=limit)  # while the call is under way
         model.release(hold)
-        assert (await ada.until(accepted["run_id"]))["status"] == "completed"
+        assert (await ada.until(accepted["run_id"], seconds=60))["status"] == "completed"
         assert (await ada.ask(agent, "!usage 1000 1200\n!say two"))["run"]["status"] == "completed"
         assert (await budget(ada))["spent"] == "0.00174"
         assert server.database is not None
