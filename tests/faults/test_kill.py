@@ -171,7 +171,7 @@ async def _damage(server: RunningServer, ada: Person, file: Path, mutant: str, s
 @pytest.mark.fault
 @pytest.mark.parametrize("mutant", sorted(PLANTED))
 async def test_a_takeover_with_a_bug_is_seen(stage: tuple[RunningServer, Person], tmp_path: Path, mutant: str) -> None:
-    seconds = 6 if mutant == "leaves_the_dead" else 30  # nobody waits for what never ends
+    seconds = 6 if mutant == "leaves_the_dead" else 60  # nobody waits for what never ends
     assert PLANTED[mutant] in await _damage(*stage, tmp_path / "effects", mutant, seconds)
 
 
@@ -179,7 +179,7 @@ async def test_a_takeover_with_a_bug_is_seen(stage: tuple[RunningServer, Person]
 async def test_a_takeover_without_a_bug_leaves_nothing_to_see(
     stage: tuple[RunningServer, Person], tmp_path: Path
 ) -> None:
-    assert await _damage(*stage, tmp_path / "effects", "", seconds=30) == ""
+    assert await _damage(*stage, tmp_path / "effects", "", seconds=60) == ""
 
 
 def test_the_check_sees_a_lost_and_a_repeated_effect(tmp_path: Path) -> None:

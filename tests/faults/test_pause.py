@@ -33,7 +33,7 @@ async def test_a_worker_that_comes_back_has_lost_its_run(postgres: Cluster, tmp_
     file = tmp_path / "effects"
     async with ModelServer() as model:
         settings = effect_settings(
-            file, OPENAI_BASE_URL=model.base_url, RETINUE_BEAT_SECONDS="0.2", RETINUE_DEAD_AFTER_SECONDS="1"
+            file, OPENAI_BASE_URL=model.base_url, RETINUE_BEAT_SECONDS="0.2", RETINUE_DEAD_AFTER_SECONDS="4"
         )
         async with running_server(postgres, worker=False, **settings) as server:
             ada = await server.person()
