@@ -57,6 +57,8 @@ async def test_a_refusal_and_its_comment_reach_the_agent(story: Story, tag: str)
     assert told["role"] == "tool"
     assert "Declined by a person. They said: never on a Friday" in told["content"]
     assert (await ada.call("GET", f"/v1/my/chat/{accepted['session_id']}/files"))["items"] == []
+    (call,) = [one for one in await steps(ada, accepted["run_id"]) if one["kind"] == "tool"]
+    assert (call["status"], call["failed"]) == ("rejected", True)
 
 
 async def test_one_decision_counts_however_many_come_at_once(story: Story) -> None:
@@ -145,6 +147,7 @@ async def test_what_nobody_decides_in_time_is_declined_and_the_agent_goes_on(sto
     assert run["status"] == "completed"
     (approval,) = await ada.approvals("expired")
     assert "Declined: nobody decided in time." in story.asked(tag)[-1].body["messages"][-1]["content"]
+    assert [one["status"] for one in await steps(ada, run["run_id"]) if one["kind"] == "tool"] == ["expired"]
     path = f"/v1/my/approvals/{approval['approval_id']}/confirm"
     assert (await ada.call("POST", path, 409, json={"decision": "approve"}))["outcome"] == "expired"
 

@@ -124,6 +124,8 @@ def test_at_a_terminal_approvals_are_asked_inline(retinue: CommandLine) -> None:
         assert terminal.end() == 0
     [approval] = retinue.json("approvals", "list", "--status", "all")["items"]
     assert (approval["status"], approval["comment"]) == ("rejected", "not today")
+    [refused] = [line for line in retinue.ok("runs", "steps", "last").splitlines() if "files_write" in line]
+    assert "rejected" in refused
 
 
 def test_arguments_are_edited_in_the_persons_editor(retinue: CommandLine, tmp_path: Path) -> None:

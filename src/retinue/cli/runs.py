@@ -48,7 +48,7 @@ STEPS: list[Column] = [
     ("STEP", "step"),
     ("KIND", "kind"),
     ("NAME", "name"),
-    ("STATUS", lambda step: "from cache" if step.get("from_cache") else str(step["status"])),
+    ("STATUS", lambda step: _step_status(step)),
     ("TOOK", lambda step: duration(step["milliseconds"] / 1000)),
     ("TOKENS", "tokens"),
     ("COST", lambda step: f"${step['cost']}" if step.get("cost") is not None else "-"),
@@ -172,6 +172,12 @@ def step_list(answer: Any) -> list[Json]:
     """Return the items of an answer, which is a list or a page."""
     items: list[Json] = answer["items"] if isinstance(answer, dict) else answer
     return items
+
+
+def _step_status(step: Json) -> str:
+    if step.get("from_cache"):
+        return "from cache"
+    return "failed" if step.get("failed") and step["status"] == "done" else str(step["status"])
 
 
 def _status(run: Json) -> str:

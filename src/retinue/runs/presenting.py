@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from retinue.kernel import dollars
 from retinue.runs.events import Parent
-from retinue.runs.rules import CallStatus, RunState, Turn
+from retinue.runs.rules import Call, CallStatus, RunState, Turn
 from retinue.runs.views import RunRow
 
 
@@ -83,7 +83,7 @@ class StepView(BaseModel):
     step: int
     kind: str = Field(description="model or tool")
     name: str = Field(description="the model or the tool")
-    status: str
+    status: str = Field(description="how far it got; a call that nobody approved ends as rejected, expired or cancelled")
     call_id: str | None = None
     arguments: dict[str, Any] | None = None
     result: str | None = None
@@ -174,7 +174,7 @@ def present_steps(state: RunState) -> list[StepView]:
                 step=turn.step,
                 kind="tool",
                 name=call.tool,
-                status=call.status,
+                status=_call_status(call),
                 call_id=call.call_id,
                 arguments=_arguments(call.raw_arguments, call.arguments),
                 result=call.content or None,
@@ -185,6 +185,13 @@ def present_steps(state: RunState) -> list[StepView]:
             for call in turn.calls
         )
     return steps
+
+
+def _call_status(call: Call) -> str:
+    """Tell a call that ended without acting from one that was made: both are done."""
+    if call.status is CallStatus.DONE and call.decision not in (None, "approved"):
+        return call.decision
+    return call.status
 
 
 def _model_step(turn: Turn) -> StepView:
