@@ -208,6 +208,26 @@ async def test_an_export_is_imported_as_the_same_agent(site: Site, ada: Account)
     problem(await other.client.post(f"{AGENTS}/import", content=export.content, headers=headers), 409)
 
 
+async def test_a_definition_kept_in_a_file_is_applied_again_and_again(ada: Account) -> None:
+    async def apply(text: str, account: Account = ada) -> httpx.Response:
+        headers = {"Content-Type": "text/yaml"}
+        return await account.client.post(f"{AGENTS}/import?replace=true", content=text.encode(), headers=headers)
+
+    text = "spec_version: 1\nname: Librarian\ninstructions: Quote.\n"
+    first, second = await apply(text), await apply(text)
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert (first.json()["version"], second.json()["version"]) == (1, 1)
+    third = await apply(text.replace("name: Lib", "name: LIB").replace("Quote.", "Quote less."))
+    assert (third.status_code, third.json()["version"], third.json()["name"]) == (200, 2, "LIBrarian")
+    assert third.json()["agent_id"] == first.json()["agent_id"]
+    problem(await apply(text + "model: nobody:x\n"), 422)
+    key = await ada.client.post("/v1/my/keys", json={"name": "importer", "scopes": ["agents:import"]})
+    limited = {"Authorization": f"Bearer {key.json()['key']}", "Content-Type": "text/yaml"}
+    refused = await ada.client.post(f"{AGENTS}/import?replace=true", content=text.encode(), headers=limited)
+    assert "may not change agents" in problem(refused, 403)["detail"]
+    assert (await ada.client.get(f"{AGENTS}/librarian")).json()["version"] == 2
+
+
 @pytest.mark.parametrize(
     "content, content_type, status, field",
     [

@@ -81,9 +81,15 @@ async def import_yaml(
     raw: Annotated[bytes, Depends(_yaml_body)],
     scope: Annotated[Scope, scoped("agents", "import")],
     response: Response,
+    replace: Annotated[bool, Query(description="change the agent of that name, if there is one")] = False,
 ) -> AgentView:
-    """Make an agent from YAML, such as an export gives."""
-    return await _shown(scope, await commands.create(scope, definition_of(yaml_form.parsed(raw))), response)
+    """Make an agent from YAML, such as an export gives. With `replace`, 200 says that there was one of that name."""
+    wanted = definition_of(yaml_form.parsed(raw))
+    if not replace:
+        return await _shown(scope, await commands.create(scope, wanted), response)
+    agent, is_new = await commands.put(scope, wanted)
+    response.status_code = 201 if is_new else 200
+    return await _shown(scope, agent, response)
 
 
 @router.get("/templates")

@@ -12,8 +12,9 @@ from retinue.agents import rules, views
 from retinue.agents.checks import check_definition
 from retinue.agents.events import AgentCreated, AgentDefinition
 from retinue.agents.rules import IDLE, Activity, Agent
-from retinue.kernel import Conflict, NotFound, Scope, new_id
+from retinue.kernel import Conflict, Forbidden, NotFound, Scope, new_id
 from retinue.ledger import Event, append
+from retinue.tenancy import permits
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,21 @@ async def create(scope: Scope, wanted: AgentDefinition) -> Agent:
     fact = AgentCreated(agent_id=agent_id, owner_id=scope.owner(), definition=checked)
     await append(scope, stream(agent_id), 0, [fact])
     return await find(scope, agent_id)
+
+
+async def put(scope: Scope, wanted: AgentDefinition) -> tuple[Agent, bool]:
+    """Make an agent of the scope's user, or :func:`change` the one of that name; return it, and whether it is new.
+
+    Raises:
+        BadInput: a field of the definition is wrong; it is named.
+        Forbidden: there is one of that name, and the caller may not change agents.
+    """
+    found = await views.by_name(scope, scope.owner(), wanted.name) if rules.is_name(wanted.name) else None
+    if found is None:
+        return await create(scope, wanted), True
+    if permits(scope.role or "", scope.scopes, "agents", "change") != "allow":
+        raise Forbidden(f"There is an agent called {found.name}, and you may not change agents here.")
+    return await change(scope, await locked(scope, found.agent_id), wanted), False
 
 
 async def locked(scope: Scope, reference: UUID | str) -> Agent:

@@ -236,15 +236,15 @@ def export(
 @agents.command("import")
 @remote
 def import_(
-    cli: Remote, file: Annotated[str, typer.Argument(metavar="FILE", help="A YAML definition; - for standard input.")]
+    cli: Remote,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A YAML definition; - for standard input.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Change the agent of that name, if there is one.")] = False,
 ) -> None:
     """Create an agent from a YAML definition."""
     text = sys.stdin.read() if file == "-" else _text(Path(file))
-    answer = cli.client.request(
-        "POST", "/v1/my/agents/import", content=text.encode(), headers={"Content-Type": "text/yaml"}
-    )
-    agent = answer.json()
-    cli.done(f"Imported {agent['name']} ({agent['agent_id']}).", agent)
+    path = "/v1/my/agents/import?replace=true" if replace else "/v1/my/agents/import"
+    agent = cli.client.request("POST", path, content=text.encode(), headers={"Content-Type": "text/yaml"}).json()
+    cli.done(f"Imported {agent['name']}, version {agent['version']} ({agent['agent_id']}).", agent)
 
 
 def _read(cli: Remote, agent: str) -> Json:
