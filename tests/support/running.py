@@ -48,6 +48,7 @@ class Process:
 
     def start(self) -> None:
         if can_fork(self.environment):
+            self.log.touch()
             self.popen = nursery().start([str(RETINUE), *self.command], self.environment, self.log)
             return
         with self.log.open("ab") as out:

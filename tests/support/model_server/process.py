@@ -102,7 +102,7 @@ class ModelServerProcess:
         repeated: dict[str, int] = self.counts()["repeated"]
         return repeated
 
-    def wait_for_requests(self, count: int = 1, *, timeout: float = 10.0, **match: str) -> None:
+    def wait_for_requests(self, count: int = 1, *, timeout: float = 60.0, **match: str) -> None:
         """Wait for `count` requests that match (state, contains, model); TimeoutError otherwise."""
         query: dict[str, str | float] = {"count": count, "timeout": timeout, **match}
         if self._client.get("/_wait", params=query, timeout=timeout + 5).status_code != httpx.codes.OK:

@@ -140,7 +140,7 @@ class ModelServer:
         state: str | None = None,
         contains: str | None = None,
         model: str | None = None,
-        timeout: float = 10.0,
+        timeout: float = 60.0,
     ) -> None:
         """Wait until `count` requests match. Raises TimeoutError after `timeout` seconds."""
         if not await self.log.wait(lambda: self.log.count(state, contains, model) >= count, timeout):
