@@ -43,12 +43,7 @@ def _dsn(server: Server) -> str:
 
 
 async def _growth(server: Server, order: TurnOrder) -> float:
-    """Return the bytes that a turn adds, in KiB.
-
-    The same turns were made once before: the first pages of the tables and their maps, and what each connection has
-    begun to fill, cost once and not with every turn. Otherwise the row would depend on the groups that ran before it.
-    """
-    await watched(server, "bench.load.turns", order)
+    """Return the bytes that a turn adds, in KiB."""
     before = await _bytes(_dsn(server))
     found = await watched(server, "bench.load.turns", order)
     turns = int(found.result["turns"]) + order.warm * len(order.seats)

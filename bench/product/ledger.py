@@ -27,7 +27,7 @@ async def cluster(folder: Path) -> AsyncIterator[EmbeddedPostgres]:
     postgres = EmbeddedPostgres(folder)
     await postgres.start()
     try:
-        await migrate(postgres.dsn("retinue_owner"), "head")
+        await migrate(postgres.dsn("retinue_owner"), "0001_ledger")
         yield postgres
     finally:
         await postgres.stop()

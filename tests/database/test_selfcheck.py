@@ -56,7 +56,6 @@ async def test_the_migrated_database_is_sound(postgres: Cluster, name: str) -> N
 
 async def test_a_well_fenced_new_table_is_sound(postgres: Cluster, name: str) -> None:
     await change(postgres, name, _TABLE)
-    await change(postgres, name, "ALTER TABLE notes ADD CONSTRAINT once UNIQUE (note_id, tenant_id)")
     assert await found(postgres, name) == []
 
 
@@ -93,9 +92,8 @@ async def test_a_well_fenced_new_table_is_sound(postgres: Cluster, name: str) ->
             "table api_keys: the policy more lets another role past",
         ),
         ("CREATE UNIQUE INDEX by_text ON notes (text)", "table notes: the unique key by_text"),
-        ("CREATE UNIQUE INDEX by_text ON notes (lower(text))", "table notes: the unique key by_text does not hold"),
-        ("CREATE UNIQUE INDEX by_text ON notes (text) INCLUDE (tenant_id)", "table notes: the unique key by_text"),
-        ("CREATE UNIQUE INDEX by_text ON notes (text, (tenant_id::text))", "table notes: the unique key by_text"),
+        ("CREATE UNIQUE INDEX by_text ON notes (lower(text), tenant_id)", "table notes: the unique key by_text"),
+        ("ALTER TABLE notes ADD CONSTRAINT once UNIQUE (note_id, tenant_id)", "table notes: the unique key once"),
         (
             "ALTER TABLE notes ADD CONSTRAINT once UNIQUE (tenant_id, text);"
             "CREATE TABLE labels (label text PRIMARY KEY);"
@@ -103,7 +101,6 @@ async def test_a_well_fenced_new_table_is_sound(postgres: Cluster, name: str) ->
             "table notes: the foreign key labelled",
         ),
         (
-            "ALTER TABLE notes ADD CONSTRAINT once UNIQUE (note_id, tenant_id);"
             "ALTER TABLE notes ADD CONSTRAINT child FOREIGN KEY (parent, tenant_id) "
             "REFERENCES notes (note_id, tenant_id)",
             "table notes: the foreign key child does not start with tenant_id",

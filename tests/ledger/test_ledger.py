@@ -24,7 +24,6 @@ from retinue.ledger import (
     stream_version,
     upcaster,
 )
-from tests.support.databases import Cluster
 from tests.support.scopes import ledger_services, scope_of
 
 
@@ -101,103 +100,6 @@ async def test_another_tenant_sees_and_changes_nothing(services: Services, datab
                 await uow.queries.execute(statement)
     async with database.routing() as queries:
         assert await queries.fetchval("SELECT count(*) FROM events") == 0
-
-
-async def start(services: Services, tenant: UUID, kind: str, which: UUID, *numbers: int, expected: int = 0) -> None:
-    async with scope_of(services, tenant) as scope:
-        facts = [Counted(number=number) for number in numbers]
-        run = which if kind == "run" else uuid4()
-        await append(scope, f"{kind}:{which}", expected, facts, session_id=which, run_id=run)
-
-
-async def numbers_of(services: Services, tenant: UUID, stream: str) -> list[tuple[int, int]]:
-    async with scope_of(services, tenant) as scope:
-        found = await read_stream(scope, stream)
-        assert await stream_version(scope, stream) == len(found)
-        return [(one.version, one.event.number) for one in found if isinstance(one.event, Counted)]
-
-
-@pytest.mark.parametrize("kind", ["run", "session"])
-async def test_streams_of_runs_and_sessions_of_one_id_are_apart_in_every_tenant(services: Services, kind: str) -> None:
-    mine, theirs, which = uuid4(), uuid4(), uuid4()
-    await start(services, mine, "run", which, 1, 2)
-    await start(services, mine, "session", which, 3)
-    await start(services, theirs, kind, which, 4)
-    assert await numbers_of(services, mine, f"run:{which}") == [(1, 1), (2, 2)]
-    assert await numbers_of(services, mine, f"session:{which}") == [(1, 3)]
-    assert await numbers_of(services, theirs, f"{kind}:{which}") == [(1, 4)]
-    with pytest.raises(Conflict, match=f"{kind}:{which}"):
-        await start(services, theirs, kind, which, 5)
-    events = await services.get(Feed).read(mine, 0)
-    assert [one.stream for one in events] == [f"run:{which}", f"run:{which}", f"session:{which}"]
-
-
-@pytest.mark.parametrize("kind", ["run", "session"])
-async def test_a_stream_that_was_begun_with_its_name_in_full_goes_on(
-    services: Services, database: Database, kind: str
-) -> None:
-    """Rows of before the ids of runs and sessions were left out of the streams' names stay as they are."""
-    tenant, which = uuid4(), uuid4()
-    await start(services, tenant, kind, which, 1)
-    async with database.transaction(tenant) as uow:
-        await uow.queries.execute(
-            "INSERT INTO events SELECT tenant_id, 2, recorded_at, 2, schema, owner_id, session_id, run_id, actor_id, "
-            "trace_id, actor, stream || $1, type, cause, '{\"number\":2}' FROM events",
-            str(which),
-        )
-        await uow.queries.execute("UPDATE heads SET position = 2")
-    await start(services, tenant, kind, which, 3, expected=2)
-    assert await numbers_of(services, tenant, f"{kind}:{which}") == [(1, 1), (2, 2), (3, 3)]
-    assert {one.stream for one in await services.get(Feed).read(tenant, 0)} == {f"{kind}:{which}"}
-
-
-@pytest.mark.parametrize("kind", ["run", "session", "test"])
-@pytest.mark.parametrize("name", ["in full", "short"])
-async def test_no_version_of_a_stream_is_written_twice_whatever_writes_it(
-    services: Services, database: Database, kind: str, name: str
-) -> None:
-    tenant, which = uuid4(), uuid4()
-    await start(services, tenant, kind, which, 1)
-    with pytest.raises(asyncpg.UniqueViolationError):
-        async with database.transaction(tenant) as uow:
-            await uow.queries.execute(
-                "INSERT INTO events SELECT tenant_id, 2, recorded_at, version, schema, owner_id, session_id, run_id, "
-                "actor_id, trace_id, actor, CASE WHEN $1 THEN ledger_stream(stream, session_id, run_id) "
-                "ELSE stream END, type, cause, data FROM events",
-                name == "in full",
-            )
-
-
-@pytest.mark.parametrize("stream", ["run:", "session:"])
-async def test_an_event_that_does_not_name_the_run_or_session_of_its_stream_is_refused(
-    services: Services, stream: str
-) -> None:
-    with pytest.raises(ValueError, match="is recorded with"):
-        async with scope_of(services, uuid4()) as scope:
-            await append(scope, f"{stream}{uuid4()}", 0, [Counted(number=1)], session_id=uuid4(), run_id=uuid4())
-
-
-async def test_a_tenant_that_the_planner_has_not_met_reads_a_run_by_its_key(
-    services: Services, database: Database, postgres: Cluster, database_name: str
-) -> None:
-    """With statistics of tenants, a new one would be taken for empty, and all of its events read for each run's."""
-    for _ in range(2):
-        await start(services, uuid4(), "run", uuid4(), *range(1000))
-    owner = await asyncpg.connect(postgres.dsn(database_name, "retinue_owner"))
-    try:
-        await owner.execute("ANALYZE events")
-    finally:
-        await owner.close()
-    tenant, run = uuid4(), uuid4()
-    await start(services, tenant, "run", run, *range(1000))
-    async with database.transaction(tenant) as uow:
-        plan = await uow.queries.fetch(
-            "EXPLAIN SELECT version FROM events WHERE tenant_id = $1 AND run_id = $2 AND starts_with(stream, 'run:') "
-            "ORDER BY version DESC LIMIT 1",
-            tenant,
-            run,
-        )
-    assert any("using events_run on events" in row[0] for row in plan), plan
 
 
 async def test_a_projection_sees_the_event_in_the_same_transaction(database: Database) -> None:

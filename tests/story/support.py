@@ -89,8 +89,8 @@ _POSITIONS = """
     FROM heads h JOIN events e ON e.tenant_id = h.tenant_id GROUP BY h.tenant_id, h.position
     HAVING count(e.position) <> h.position OR min(e.position) <> 1 OR max(e.position) <> h.position"""
 _VERSIONS = """
-    SELECT name, count(*), max(version) FROM events, ledger_stream(stream, session_id, run_id) AS name
-    GROUP BY tenant_id, name HAVING count(*) <> max(version) OR min(version) <> 1"""
+    SELECT stream, count(*), max(version) FROM events
+    GROUP BY tenant_id, stream HAVING count(*) <> max(version) OR min(version) <> 1"""
 
 TRUTHS = {
     "a lane's counters are not the number of its runs": _LANES,

@@ -121,9 +121,8 @@ async def _keys(queries: Queries) -> Iterable[str]:
         f"""
         SELECT c.oid::regclass::text AS name, i.indexrelid::regclass::text AS key
         {_TABLES.replace("WHERE", "JOIN pg_index i ON i.indrelid = c.oid WHERE", 1)} AND {_HAS_TENANT}
-            AND i.indisunique AND NOT EXISTS (SELECT 1 FROM pg_attribute a
-                WHERE a.attrelid = c.oid AND a.attname = 'tenant_id'
-                    AND a.attnum = ANY (i.indkey[0 : i.indnkeyatts - 1]))
+            AND i.indisunique AND (SELECT a.attname FROM pg_attribute a
+                WHERE a.attrelid = c.oid AND a.attnum = i.indkey[0]) IS DISTINCT FROM 'tenant_id'
         ORDER BY 1, 2
         """
     )
@@ -139,7 +138,7 @@ async def _keys(queries: Queries) -> Iterable[str]:
         """
     )
     return [
-        *(f"table {row['name']}: the unique key {row['key']} does not hold tenant_id" for row in unique),
+        *(f"table {row['name']}: the unique key {row['key']} does not start with tenant_id" for row in unique),
         *(f"table {row['name']}: the foreign key {row['key']} does not start with tenant_id" for row in foreign),
     ]
 
