@@ -83,7 +83,7 @@ class StepView(BaseModel):
     step: int
     kind: str = Field(description="model or tool")
     name: str = Field(description="the model or the tool")
-    status: str = Field(description="how far it got; a call that nobody approved ends as rejected, expired or cancelled")
+    status: str = Field(description="how far it got; a call that nobody approved is rejected, expired or cancelled")
     call_id: str | None = None
     arguments: dict[str, Any] | None = None
     result: str | None = None

@@ -57,7 +57,7 @@ class Watcher:
         return reason
 
     def before_kill(self) -> None:
-        """Read the CPU time while there is somebody to read it of: what dies with its namespace is waited for by nobody.
+        """Read the CPU time while there is somebody to read it of: nobody waits for what dies with its namespace.
 
         A control group remembers it.
         """
