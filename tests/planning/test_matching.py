@@ -8,9 +8,10 @@ from uuid import UUID
 
 import pytest
 
-from retinue.kernel import Settings
-from retinue.planning import commands, matching
-from retinue.planning.events import TaskStarted
+from retinue.kernel import Scope, Settings
+from retinue.ledger import read_stream
+from retinue.planning import commands, folding, matching
+from retinue.planning.events import PlanRecovered, TaskStarted
 from retinue.planning.graph import Task, Waiting
 from retinue.planning.state import PlanStatus, TaskStatus
 from retinue.planning.views import lock_plan
@@ -66,6 +67,24 @@ async def test_a_plan_that_cannot_be_read_does_not_keep_an_event_from_the_others
         row = await lock_plan(scope, found[0])
         await commands.record(scope, found[0], row, row.version, TaskStarted(task_id="ghost"))
     assert await office.offer("message.sent", {"data": {}}) == 2
+
+
+async def test_a_plan_that_has_gone_on_elsewhere_is_not_folded_from_its_beginning(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [plan_id] = await begun(office, 1, match="false")
+    async with office.scope() as scope:
+        row = await lock_plan(scope, plan_id)
+        await commands.record(scope, plan_id, row, row.version, PlanRecovered())
+    read_from = []
+
+    async def noted(scope: Scope, stream: str, *, after: int = 0, upto: int | None = None) -> Any:
+        read_from.append(after)
+        return await read_stream(scope, stream, after=after, upto=upto)
+
+    monkeypatch.setattr(folding, "read_stream", noted)
+    assert await office.offer("message.sent", {"data": {}}) == 0
+    assert read_from == [row.version]
 
 
 @pytest.mark.parametrize("seconds", [0.0, 3600.0], ids=["gives way", "planted: never gives way"])

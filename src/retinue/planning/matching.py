@@ -102,6 +102,8 @@ async def _seems_to_fit(services: Services, tenant_id: UUID, wanted: WantedEvent
     key = (tenant_id, wanted.plan_id)
     state = folded.take(key)
     if state is None or state.version != wanted.version:
+        if state is not None:
+            folded.put(key, state)  # to be gone on from
         async with open_scope(services, tenant_id) as scope:
             state = await folded.bring_up(scope, wanted.plan_id, wanted.version)
     fits = _fits(state, wanted.task_id, event)
