@@ -167,6 +167,8 @@ async def test_a_plan_whose_events_cannot_be_read_is_put_aside_and_what_is_below
         assert told.failed
         with pytest.raises(Conflict, match="cannot be read"):
             await giving_up.requeue_plan(scope, plan_id)
+        with pytest.raises(Conflict, match="Requeue it"):
+            await commands.retry_plan(scope, plan_id)
 
 
 async def test_a_hook_that_fails_at_every_end_does_not_keep_the_plan_from_being_put_aside(office: Office) -> None:

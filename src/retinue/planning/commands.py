@@ -156,9 +156,9 @@ async def tell_of_end(scope: Scope, plan_id: UUID, parent: Parent | None, state:
     """Wake whoever waits for a plan that has just ended, and call the hooks, if its state is known."""
     if parent is not None and parent.kind == "run":
         await wake(scope, runs.ADVANCE, parent.id)
-    for hook in end_hooks if state is not None else ():
-        assert state is not None
-        await hook(scope, plan_id, state)
+    if state is not None:
+        for hook in end_hooks:
+            await hook(scope, plan_id, state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,14 +195,14 @@ async def retry_plan(scope: Scope, plan_id: UUID) -> None:
 
     Raises:
         NotFound: there is no such plan.
-        Conflict: it goes on, it never began, or nothing in it failed.
+        Conflict: it goes on, it never began, it was put aside, or nothing in it failed.
     """
-    await lock_plan(scope, plan_id)
+    row = await lock_plan(scope, plan_id)
+    if row.status is PlanStatus.DEAD_LETTERED:  # whose events may be what cannot be read
+        raise Conflict("The plan was put aside, and nothing says that a task failed. Requeue it.")
     state = await load_plan(scope, plan_id)
     if not state.ended:
         raise Conflict(f"The plan has not ended: it is {state.status}.")
-    if state.status is PlanStatus.DEAD_LETTERED:
-        raise Conflict("The plan was put aside, and nothing says that a task failed. Requeue it.")
     if state.started_at is None:
         raise Conflict("The plan never began. Start it anew.")
     failed, skipped = rules.to_retry(state)

@@ -41,7 +41,6 @@ _STATUS_OF: dict[type[Event], PlanStatus] = {
     PlanFailed: PlanStatus.FAILED,
     PlanCancelled: PlanStatus.CANCELLED,
     PlanDeadLettered: PlanStatus.DEAD_LETTERED,
-    PlanRequeued: PlanStatus.RUNNING,
 }
 
 
