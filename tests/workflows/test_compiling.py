@@ -185,6 +185,7 @@ def test_branches_carry_their_conditions_and_what_follows_waits_for_all() -> Non
         ("- {id: a, workflow: other, inputs: {x: 1}, timeout: 5}", "w.yaml:6: steps[0].timeout: It has no time of its"),
         ("- {id: a, for_each: '[1]', steps: [{id: b, value: 1}], timeout: 5}", "steps[0].timeout: It has no time of"),
         ("- {id: a, parallel: {b: [{id: c, value: 1}]}, retry: {attempts: 2}}", "put this on the steps inside"),
+        ("- {id: a, parallel: {retry: 5}}", "steps[0].parallel.retry: Input should be a valid list"),
         ("- {id: a, if: 'true', then: [{id: c, value: 1}], on_error: continue}", "put this on the steps inside"),
         ("- {id: a, wait: {duration: 1}, retry: {attempts: 2}}", "steps[0].retry: A wait is not tried again"),
         ("- {id: a, value: 1, timeout: 5}", "steps[0].timeout: A value is computed at once."),

@@ -104,7 +104,7 @@ def _source(content: Mapping[str, Any], text: str, file: str | None, lines: Yaml
         workflow = Workflow.model_validate(dict(content))
     except ValidationError as error:
         found = [
-            source.mistake(_path(content, one["loc"]), _why_not(one["loc"]) or _message(one["msg"]))
+            source.mistake(_path(content, one["loc"]), _why_not(one["type"], one["loc"]) or _message(one["msg"]))
             for one in error.errors(include_input=False, include_url=False, include_context=False)[:MOST_MISTAKES]
         ]
         return Source(None, content, text, tuple(found), file, lines)
@@ -150,9 +150,9 @@ _NOT_FOR: Mapping[tuple[str, str], str] = {
 }
 
 
-def _why_not(location: Sequence[str | int]) -> str | None:
+def _why_not(mistake: str, location: Sequence[str | int]) -> str | None:
     """Say why a kind of step cannot have what others can, if that is what is wrong."""
-    kind, name = location[-2:] if len(location) > 1 else ("", "")
+    kind, name = location[-2:] if mistake == "extra_forbidden" and len(location) > 1 else ("", "")
     return _NOT_FOR.get((str(kind), str(name)))
 
 
