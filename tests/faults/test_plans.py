@@ -152,7 +152,8 @@ def _plain(journey: Journey, text: str) -> str:
 async def _facts(ada: Person, plan_id: str) -> list[tuple[str, str, int]]:
     """Return what a plan recorded; of tasks side by side the order is free."""
     page = await ada.call("GET", f"/v1/my/plans/{plan_id}/events?limit=200")
-    facts = [one for one in page["items"] if one["type"] != "plan.look_failed"]  # it changes nothing
+    nothing = ("plan.look_failed", "plan.recovered")  # they change nothing
+    facts = [one for one in page["items"] if one["type"] not in nothing]
     return [(one["type"], one["data"].get("task_id", ""), one["data"].get("attempt", 0)) for one in facts]
 
 
