@@ -121,7 +121,7 @@ def forgets_steps() -> None:
 
         return folded
 
-    _change(work, "fold", forgetful)
+    _change(folding, "fold", forgetful)
 
 
 def leaves_the_dead() -> None:
@@ -203,7 +203,7 @@ def wakes_apart() -> None:
 
 def forgets_ends() -> None:
     """A plan that is read again does not know what its tasks gave, and has them done once more."""
-    from retinue.planning import work
+    from retinue.planning import folding
     from retinue.planning.events import TaskCompleted, TaskStarted
 
     def forgetful(fold: Callable[..., Any]) -> Any:
@@ -215,7 +215,7 @@ def forgets_ends() -> None:
 
         return folded
 
-    _change(work, "fold", forgetful)
+    _change(folding, "fold", forgetful)
 
 
 def misses_something_once() -> None:
