@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +14,7 @@ from retinue.cli.finding import Finder
 from retinue.cli.remote import AsJson, Limit, Remote, remote
 from retinue.cli.screen import Column, Json, Screen, moment
 from retinue.cli.teams import tenant_of
+from retinue.cli.times import expiry
 
 if TYPE_CHECKING:
     from retinue_client import GranteeKey
@@ -151,7 +151,7 @@ def create(
         "budget": budget,
         "retention_seconds": retention,
         "limits": None if seconds is None else {"seconds": seconds},
-        "expires_at": None if expires is None else _time(expires),
+        "expires_at": None if expires is None else expiry(expires),
     }
     if key is not None and grantee is not None:
         raise Failure("Name the application's key by --key or by --grantee, not by both.", ExitCode.USAGE)
@@ -221,14 +221,6 @@ def _seconds(count: int | None) -> str:
     if count is None:
         return "as the tenant's policy says"
     return next((f"{count / size:.3g} {unit}" for unit, size in _UNITS if count >= 2 * size), f"{count} seconds")
-
-
-def _time(text: str) -> str:
-    """Write a time with its offset; without one it is meant in the local time zone, in which times are shown."""
-    try:
-        return datetime.fromisoformat(text).astimezone().isoformat()
-    except ValueError:
-        raise Failure(f"--expires is a time such as 2026-12-31T18:00, not {text!r}.", ExitCode.USAGE) from None
 
 
 def _document(file: Path) -> Any:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
-from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.finding import Finder
 from retinue.cli.remote import Limit, Remote, remote
 from retinue.cli.screen import Column, moment
+from retinue.cli.times import expiry
 
 keys = typer.Typer(name="keys", help="API keys for programs that act for you.", no_args_is_help=True)
 
@@ -48,7 +47,7 @@ def create(
     ] = None,
 ) -> None:
     """Make an API key. It is shown this once."""
-    ends = {"expires_at": _time(expires)} if expires else {}
+    ends = {} if expires is None else {"expires_at": expiry(expires)}
     body = {"name": name, **({"scopes": scope} if scope else {}), **ends}
     item = cli.client.post("/v1/my/keys", body)
     cli.screen.note("Keep it now: it is not shown again.")
@@ -61,11 +60,3 @@ def revoke(cli: Remote, key: Annotated[str, typer.Argument(metavar="KEY", help="
     """End an API key at once."""
     cli.client.delete(f"/v1/my/keys/{Finder(cli.client).key(key)}")
     cli.done(f"Revoked {key}.")
-
-
-def _time(text: str) -> str:
-    """Write a time with its offset; without one it is meant in the local time zone, in which times are shown."""
-    try:
-        return datetime.fromisoformat(text).astimezone().isoformat()
-    except ValueError:
-        raise Failure(f"--expires is a time such as 2026-12-31T18:00, not {text!r}.", ExitCode.USAGE) from None
