@@ -121,7 +121,7 @@ def forgets_steps() -> None:
 
         return folded
 
-    _change(folding, "fold", forgetful)
+    _change(work, "fold", forgetful)
 
 
 def leaves_the_dead() -> None:
