@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import httpx
 from fastapi import FastAPI
 
-from retinue import grants, identity, tenancy
+from retinue import artifacts, grants, identity, metering, tenancy
 from retinue.database import Database
 from retinue.identity.room import ROOM as IDENTITY
 from retinue.kernel import Clock, ManualClock, Room, Services, Settings
@@ -76,17 +76,25 @@ def hooks_of(rooms: Sequence[Room]) -> Iterator[None]:
     lists: tuple[list[Any], ...] = (
         tenancy.leave_hooks,
         tenancy.stop_hooks,
+        tenancy.team_hooks,
         grants.on_revoke,
         grants.grant_checks,
     )
+    single: tuple[Any, ...] = (artifacts.hooks, metering.hooks)
     before = [list(hooks) for hooks in lists]
+    filled = [(hooks, field.name, getattr(hooks, field.name)) for hooks in single for field in fields(hooks)]
     for hooks in lists:
         hooks[:] = [hook for hook in hooks if hook.__module__.startswith(ours)]
+    for hooks, name, hook in filled:
+        if hook is not None and not hook.__module__.startswith(ours):
+            setattr(hooks, name, None)
     try:
         yield
     finally:
         for hooks, kept in zip(lists, before, strict=True):
             hooks[:] = kept
+        for hooks, name, hook in filled:
+            setattr(hooks, name, hook)
 
 
 @asynccontextmanager
