@@ -121,7 +121,7 @@ async def test_one_key_is_one_message_whenever_the_server_dies(postgres: Cluster
 # The bug, the boundary at which a kill brings it out, and what is said of it.
 PLANTED = {
     "claims_key_apart": ("before commit", "asked again, the answer is 409"),
-    "claims_key_late": ("after commit", "the session has the messages ['message 0', 'message 0']"),
+    "claims_key_late": ("after commit", "the session has the messages ['message 0', 'message 0'"),  # two, or three
     "ignores_body": ("after commit", "another message under its key is answered 202"),
     "forgets_in_view": ("after commit", "model_calls: 0 in the table, 1 in the events"),
 }
