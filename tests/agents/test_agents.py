@@ -13,12 +13,14 @@ import msgspec
 import pytest
 
 from retinue.agents import Activity, AgentActivity, AgentDefinition, commands, definition, find, views
+from retinue.agents.room import ROOM
 from retinue.agents.rules import Agent
 from retinue.database import Database
 from retinue.kernel import BadInput, Conflict, NotFound, Scope, Services, Settings
 from retinue.ledger import read_stream
 from retinue.tools import Toolbox
 from tests.support.scopes import ledger_services, scope_of
+from tests.support.site import hooks_of
 
 
 class House:
@@ -46,7 +48,8 @@ async def house(database: Database, tmp_path: Path) -> AsyncIterator[House]:
     views.cache.clear()
     services = ledger_services(database, [views.projection])
     toolbox = services.add(Toolbox, Toolbox(Settings(data=tmp_path, mcp_stdio=True)))
-    yield House(services)
+    with hooks_of([ROOM]):
+        yield House(services)
     await toolbox.close()
     views.cache.clear()
 

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import httpx
 from fastapi import FastAPI
 
-from retinue import artifacts, grants, identity, metering, tenancy
+from retinue import agents, artifacts, grants, identity, metering, tenancy
 from retinue.database import Database
 from retinue.identity.room import ROOM as IDENTITY
 from retinue.kernel import Clock, ManualClock, Room, Services, Settings
@@ -79,6 +79,8 @@ def hooks_of(rooms: Sequence[Room]) -> Iterator[None]:
         tenancy.team_hooks,
         grants.on_revoke,
         grants.grant_checks,
+        agents.on_pause,
+        agents.on_delete,
     )
     single: tuple[Any, ...] = (artifacts.hooks, metering.hooks)
     before = [list(hooks) for hooks in lists]
