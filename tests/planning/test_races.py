@@ -130,6 +130,8 @@ async def test_a_plan_goes_on_when_its_workers_are_killed_and_nothing_is_done_tw
         "OPENAI_BASE_URL": model.base_url,
         "OPENAI_API_KEY": "stub-key",
         "RETINUE_DEFAULT_MODEL": "openai:stub-0ms",
+        # Kills in quick succession take a run down again and again: that alone must not make it poison here.
+        "RETINUE_RUN_ATTEMPTS": "50",
     }
     async with running_server(postgres, worker=False, **settings) as server:
         server.start_worker()
