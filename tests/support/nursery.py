@@ -67,7 +67,7 @@ def main() -> None:
 async def _warm() -> None:
     """Import what a server and a worker import, the model clients too, which they do after their start."""
     import retinue.cli.program
-    import retinue.cli.serve  # noqa: F401
+    import retinue.cli.serve  # noqa: F401 - to have it loaded
     from retinue.kernel import Settings
     from retinue.providers import Providers
 

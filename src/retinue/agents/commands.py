@@ -14,7 +14,7 @@ from retinue.agents.events import AgentCreated, AgentDefinition
 from retinue.agents.rules import IDLE, Activity, Agent
 from retinue.kernel import Conflict, Forbidden, NotFound, Scope, new_id
 from retinue.ledger import Event, append
-from retinue.tenancy import permits
+from retinue.tenancy import may
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ async def put(scope: Scope, wanted: AgentDefinition) -> tuple[Agent, bool]:
     found = await views.by_name(scope, scope.owner(), wanted.name) if rules.is_name(wanted.name) else None
     if found is None:
         return await create(scope, wanted), True
-    if permits(scope.role or "", scope.scopes, "agents", "change") != "allow":
+    if not may(scope, "agents", "change"):
         raise Forbidden(f"There is an agent called {found.name}, and you may not change agents here.")
     return await change(scope, await locked(scope, found.agent_id), wanted), False
 

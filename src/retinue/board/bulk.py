@@ -11,7 +11,7 @@ from retinue.board import commands, views
 from retinue.board.checks import Checks
 from retinue.board.rules import Item
 from retinue.kernel import Fault, Forbidden, NotFound, Scope
-from retinue.tenancy import permits
+from retinue.tenancy import may
 
 MOST = 1000
 
@@ -75,7 +75,7 @@ class _Batch:
     async def carry_out(self, operation: Operation) -> Result:
         """Do one operation. Raises Fault, before anything is written."""
         scope = self._scope
-        if permits(scope.role or "", scope.scopes, "items", operation.kind) != "allow":
+        if not may(scope, "items", operation.kind):
             raise Forbidden(f"You may not {operation.kind} items here.")
         if operation.kind == "create":
             item_id = await commands.create_one(scope, self._checks, operation.fields, later=True)

@@ -9,7 +9,7 @@ import typer
 from retinue.cli.failures import ExitCode, Failure
 from retinue.cli.finding import Finder
 from retinue.cli.remote import Limit, Remote, remote
-from retinue.cli.screen import Column, compact, moment
+from retinue.cli.screen import Column, Json, compact, moment
 
 callbacks = typer.Typer(
     name="callbacks", help="Reports of ends to URLs outside; try dead ones again.", no_args_is_help=True
@@ -21,12 +21,17 @@ _STATUSES = ("pending", "delivered", "dead")
 _SHORT = 12
 """Of an id, how much of its end the list shows: enough to name the callback by."""
 
+
+def _next_try(item: Json) -> str:
+    return moment(item["due_at"]) if item["status"] == "pending" else "-"
+
+
 COLUMNS: list[Column] = [
     ("CALLBACK", lambda item: str(item["callback_id"])[-_SHORT:]),
     ("STATUS", "status"),
     ("TRIES", "attempts"),
     ("URL", lambda item: compact(item["url"], 60)),
-    ("NEXT TRY", lambda item: moment(item["due_at"]) if item["status"] == "pending" else "-"),
+    ("NEXT TRY", _next_try),
     ("REASON", lambda item: compact(item.get("reason") or "-", 60)),
 ]
 FIELDS: list[Column] = [
@@ -35,7 +40,7 @@ FIELDS: list[Column] = [
     ("url", "url"),
     ("tries", "attempts"),
     ("failed last", lambda item: item.get("reason") or "-"),
-    ("next try", lambda item: moment(item["due_at"]) if item["status"] == "pending" else "-"),
+    ("next try", _next_try),
     ("plan", "plan_id"),
     ("workflow", "workflow_id"),
     ("created", lambda item: moment(item.get("created_at"))),

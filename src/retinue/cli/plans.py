@@ -128,22 +128,22 @@ def cancel(
 @remote
 def retry(cli: Remote, plan: PlanName, wait: Watch = False) -> None:
     """Try again what failed in a plan, and what was left out because of it; what is done stays done."""
-    item = cli.client.post(f"/v1/my/plans/{Finder(cli.client).plan(plan)}/retry")
-    if wait:
-        follow_plan(cli, str(item["plan_id"]))
-    else:
-        cli.done(f"The plan is {item['status']}.", item)
+    _set_going(cli, plan, "retry", wait=wait, said="The plan is {status}.")
 
 
 @plans.command()
 @remote
 def requeue(cli: Remote, plan: PlanName, wait: Watch = False) -> None:
     """Have a plan go on that was put aside (dead_lettered) because every look at it failed; what is done stays done."""
-    item = cli.client.post(f"/v1/my/plans/{Finder(cli.client).plan(plan)}/requeue")
+    _set_going(cli, plan, "requeue", wait=wait, said="The plan is {status} again.")
+
+
+def _set_going(cli: Remote, plan: str, action: str, *, wait: bool, said: str) -> None:
+    item = cli.client.post(f"/v1/my/plans/{Finder(cli.client).plan(plan)}/{action}")
     if wait:
         follow_plan(cli, str(item["plan_id"]))
     else:
-        cli.done(f"The plan is {item['status']} again.", item)
+        cli.done(said.format(status=item["status"]), item)
 
 
 @plans.command()

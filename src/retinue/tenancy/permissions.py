@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Literal, cast, get_args
 
 from retinue.identity import known_scopes
+from retinue.kernel import Scope
 from retinue.web import Permission
 
 Role = Literal["viewer", "member", "manager", "admin"]
@@ -202,6 +203,11 @@ def permits(role: str, scopes: frozenset[str] | None, resource: str, action: str
     if scopes is not None and f"{resource}:{action}" not in scopes and f"{resource}:*" not in scopes:
         return "deny"
     return TABLE.get((role, resource, action), "deny")
+
+
+def may(scope: Scope, resource: str, action: str) -> bool:
+    """Whether the scope's caller may do this in the scope's tenant, without being asked."""
+    return permits(scope.role or "", scope.scopes, resource, action) == "allow"
 
 
 def as_role(text: str) -> Role:

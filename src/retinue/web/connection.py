@@ -200,27 +200,22 @@ class Connection(ABC):
             waits_for = sending.send(None)
         except StopIteration:
             return
-        except (Fault, OSError):
-            self.end("error")
-            return
-        except Exception:
-            # It ends here: the channel that asked for this has other streams to serve.
-            log.exception("a live stream failed")
-            self.end("error")
+        except Exception as error:  # it ends here: the channel that asked for this has other streams to serve
+            self._fail(error)
             return
         track = self._track
         if track is None:
             sending.close()
             return
         self._is_busy(track)
-        self._task = asyncio.create_task(self._finish(sending, waits_for, track))
+        self._task = asyncio.create_task(self._see_through(self._finish(sending, waits_for, track)))
 
     def go_on_alone(self) -> None:
         """Leave the common chunks and take the rest from the ring."""
         track = self._track
         if track is not None and self._task is None:
             self._is_busy(track)
-            self._task = asyncio.create_task(self._catch_up_alone(track))
+            self._task = asyncio.create_task(self._see_through(self._catch_up(track)))
 
     def _is_busy(self, track: Track) -> None:
         track.quick.discard(self)
@@ -233,23 +228,22 @@ class Connection(ABC):
             self.end("slow")
 
     async def _finish(self, sending: Coroutine[Any, Any, None], waits_for: Any, track: Track) -> None:
+        await _rest(sending, waits_for)
+        await self._catch_up(track)
+
+    async def _see_through(self, work: Coroutine[Any, Any, None]) -> None:
         try:
-            await _rest(sending, waits_for)
-            await self._catch_up(track)
-        except (Fault, OSError):
-            self.end("error")
-        except Exception:
-            # A client that hears nothing more would wait for ever; one that is cut comes back and resumes.
-            log.exception("a live stream failed")
-            self.end("error")
+            await work
+        except Exception as error:
+            self._fail(error)
         finally:
             self._task = None
 
-    async def _catch_up_alone(self, track: Track) -> None:
-        try:
-            await self._catch_up(track)
-        finally:
-            self._task = None
+    def _fail(self, error: Exception) -> None:
+        """Cut a stream that failed: its client comes back and resumes, and would otherwise wait for ever."""
+        if not isinstance(error, Fault | OSError):
+            log.error("a live stream failed", exc_info=error)
+        self.end("error")
 
     def keep_alive(self) -> None:
         """Show a quiet client, and whatever lies between, that the stream is alive."""

@@ -6,6 +6,7 @@ Steps become tasks of one level, a sequence an order of dependencies. What a kin
 from __future__ import annotations
 
 import graphlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -68,16 +69,16 @@ class Body:
     from_inside: list[tuple[str, Path, str]] = field(default_factory=list)
 
 
-class Graph(Expressions):
+class Graph(Expressions, ABC):
     """Lays out the steps of each level as tasks, and checks the order that comes of it."""
 
     def __init__(self, source: Source) -> None:
         super().__init__(source)
         self.count = 0
 
+    @abstractmethod
     def step(self, step: Any, path: Path, body: Body, entry: Entry) -> tuple[str, ...]:
         """Lay out one step; return what must have ended for it to be through."""
-        raise NotImplementedError
 
     def level(self, steps: Sequence[Any], path: Path, body: Body) -> None:
         """Lay out the steps of one level."""

@@ -8,6 +8,7 @@ have a body of their own.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,9 +29,9 @@ class Steps(Graph):
         super().__init__(source)
         self.defaults = doc.DefaultsPart()
 
+    @abstractmethod
     def called(self, step: doc.WorkflowStep, path: Path) -> Each | None:
         """Return the body that a sub-workflow is; None, with the mistake noted, when it cannot be called."""
-        raise NotImplementedError
 
     def step(self, step: Any, path: Path, body: Body, entry: Entry) -> tuple[str, ...]:
         return _STEPS[type(step)](self, step, path, body, entry)
