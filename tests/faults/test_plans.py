@@ -91,6 +91,7 @@ async def _stage(postgres: Cluster, folder: Path) -> AsyncIterator[Stage]:
         settings = effect_settings(file, OPENAI_BASE_URL=model.base_url, RETINUE_BEAT_SECONDS="0.2")
         async with running_server(postgres, worker=False, **settings) as server:
             ada = await server.person()
+            await ada.call("PUT", "/v1/my/planning/policy", json={"seconds": 600})  # only the model writes plans
             await ada.agent("orchestrator", model="openai:lead-model", tools=["plan"])
             for name in TASKS:
                 acts = {"tools": ["note_once"], "tool_policy": {"note_once": "allow"}} if name == "left" else {}

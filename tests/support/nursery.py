@@ -10,7 +10,6 @@ Run as a program, this file is the nursery: a line of JSON asks for a process, t
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
 import importlib
@@ -27,7 +26,7 @@ _ALONE_SECONDS = 30
 
 def main() -> None:
     """Fork what is asked for. When whoever asks has gone, kill what is left, and end."""
-    asyncio.run(_warm())
+    _warm()
     gc.freeze()
     _until_alone()
     rung, bell = os.pipe()
@@ -64,17 +63,10 @@ def main() -> None:
                 _say(f"started {pid}")
 
 
-async def _warm() -> None:
-    """Import what a server and a worker import, the model clients too, which they do after their start."""
-    import retinue.cli.program
-    import retinue.cli.serve  # noqa: F401 - to have it loaded
-    from retinue.kernel import Settings
-    from retinue.providers import Providers
-
-    importlib.import_module("retinue.house")
-    providers = Providers(Settings())
-    await providers.warm()
-    await providers.close()
+def _warm() -> None:
+    """Import what a server and a worker import, and the model client that they load when a model is first asked."""
+    for module in ("retinue.cli.program", "retinue.cli.serve", "retinue.house", "retinue.providers.openai_chat"):
+        importlib.import_module(module)
 
 
 def _until_alone() -> None:
