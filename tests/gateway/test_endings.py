@@ -108,14 +108,14 @@ async def _streamed(client: openai.AsyncOpenAI) -> None:
 
 
 async def test_a_provider_that_never_answers_is_left(setting: Setting) -> None:
-    setting.services.get(Settings).gateway_timeout = 0.2
+    setting.services.get(Settings).gateway_timeout = 2
     used = await _stall(setting, hang=True)
     assert (used.calls, used.estimated) == (1, 1)
     await setting.server.wait_for_requests(1, state="cut_by_client")
 
 
 async def test_a_provider_that_stops_in_the_middle_is_left(setting: Setting) -> None:
-    setting.services.get(Settings).model_stall = 0.2
+    setting.services.get(Settings).model_stall = 1
     used = await _stall(setting, text="one two", deltas=2, gap=60)
     assert (used.calls, used.estimated) == (1, 1)
     await setting.server.wait_for_requests(1, state="cut_by_client")
