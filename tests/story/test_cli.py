@@ -56,7 +56,8 @@ def test_from_signing_up_to_the_record(retinue: CommandLine, tmp_path: Path) -> 
     assert types[0] == "run.requested"
     assert types[-1] == "run.completed"
     assert retinue.json("runs", "show", "last", "--at", "1")["status"] == "queued"
-    assert retinue.json("sessions")["items"][0]["session_id"] == run["session_id"]
+    [session] = retinue.json("sessions")["items"]
+    assert (session["session_id"], session["title"]) == (run["session_id"], "What is said about backups?")
     assert "demo:assistant" in retinue.ok("usage")
 
 
@@ -244,6 +245,31 @@ def test_after_logging_out_nobody_is_signed_in(retinue: CommandLine) -> None:
     assert wrong.code == ExitCode.REFUSED
     retinue.ok("login", "--email", email, "--password-stdin", stdin=f"{PASSWORD}\n")
     retinue.ok("agents", "list")
+
+
+def test_a_new_password_is_the_only_one_and_ends_the_other_logins(
+    retinue: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    email, here = retinue.json("whoami")["email"], str(tmp_path / "home")
+    elsewhere = str(tmp_path / "elsewhere")
+    monkeypatch.setenv("XDG_CONFIG_HOME", elsewhere)
+    retinue.ok("login", "--email", email, "--password-stdin", stdin=f"{PASSWORD}\n")
+    key = retinue.json("keys", "create", "script", "--scope", "runs:list")["key"]
+    monkeypatch.setenv("XDG_CONFIG_HOME", here)
+    wrong = retinue("password", "--password-stdin", stdin="not the password\nanother good one\n")
+    assert (wrong.code, wrong.err) == (ExitCode.FAILED, "retinue: This is not the present password.\n")
+    done = retinue.ok("password", "--password-stdin", stdin=f"{PASSWORD}\nanother good one\n")
+    assert "has a new password" in done
+    retinue.ok("agents", "list")
+    monkeypatch.setenv("XDG_CONFIG_HOME", elsewhere)
+    assert retinue("agents", "list").code == ExitCode.REFUSED
+    assert retinue("login", "--email", email, "--password-stdin", stdin=f"{PASSWORD}\n").code == ExitCode.REFUSED
+    retinue.ok("login", "--email", email, "--password-stdin", stdin="another good one\n")
+    monkeypatch.setenv("RETINUE_API_KEY", key)
+    retinue.ok("runs", "list")
+    by_key = retinue("password", "--password-stdin", stdin="another good one\na third good one\n")
+    assert by_key.code == ExitCode.FAILED
+    assert "key" in by_key.err
 
 
 def test_a_tenant_its_people_money_and_secrets(retinue: CommandLine) -> None:

@@ -33,7 +33,12 @@ class NewSession(BaseModel):
     """A conversation to be opened."""
 
     model_config = ConfigDict(extra="forbid")
-    title: str = Field(default="", max_length=200, examples=["The release notes"])
+    title: str = Field(
+        default="",
+        max_length=200,
+        description="without one it gets the first line of the first message",
+        examples=["The release notes"],
+    )
 
 
 class SessionView(BaseModel):

@@ -42,6 +42,7 @@ class ChatMessage:
 
 
 _SESSION = "session_id, owner_id, title, version, messages, active_run_id, created_at, changed_at, line"
+_LONGEST_TITLE = 60  # of a title that is taken from a message
 _MESSAGE = "ordinal, message_id, role, status, content, run_id, agent_id, created_at"
 
 
@@ -81,7 +82,7 @@ async def _project_one(scope: Scope, session_id: UUID, recorded: Recorded[Event]
     ends = fact.run_id if isinstance(fact, MessageCreated) else None
     await scope.queries.execute(
         "UPDATE sessions SET version = $2, changed_at = $3, messages = greatest(messages, $4), "
-        "deleted = deleted OR $7, active_run_id = CASE "
+        "deleted = deleted OR $7, title = CASE WHEN title = '' THEN $8 ELSE title END, active_run_id = CASE "
         "  WHEN $5::uuid IS NOT NULL THEN coalesce(active_run_id, $5) "
         "  WHEN active_run_id = $6 THEN NULL ELSE active_run_id END "
         "WHERE session_id = $1",
@@ -92,7 +93,14 @@ async def _project_one(scope: Scope, session_id: UUID, recorded: Recorded[Event]
         starts,
         ends,
         isinstance(fact, SessionDeleted),
+        _title_of(fact.content) if isinstance(fact, MessageSent) else "",
     )
+
+
+def _title_of(content: str) -> str:
+    """Return what a session is called that nobody gave a title: the first line of what was asked."""
+    line = " ".join(next(filter(str.strip, content.splitlines()), "").split())
+    return line if len(line) <= _LONGEST_TITLE else f"{line[: _LONGEST_TITLE - 1].rstrip()}…"
 
 
 async def _insert_message(

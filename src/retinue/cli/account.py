@@ -1,4 +1,4 @@
-"""`retinue sign-up`, `login`, `logout`, `whoami`: who this command line acts as."""
+"""`retinue sign-up`, `login`, `logout`, `password`, `whoami`: who this command line acts as."""
 
 from __future__ import annotations
 
@@ -46,6 +46,19 @@ def log_out(cli: Remote) -> None:
 
 
 @remote
+def change_password(
+    cli: Remote,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read two lines from standard input: the present and the new one.")
+    ] = False,
+) -> None:
+    """Change your password. Every other login ends; API keys stay."""
+    current = _password(password_stdin, what="Present password")
+    login = cli.client.change_password(current, _password(password_stdin, new=True, what="New password"))
+    cli.done(f"{login.email} has a new password at {cli.client.server}. Every other login has ended.")
+
+
+@remote
 def who_am_i(cli: Remote) -> None:
     """Show who is signed in, and in which tenants."""
     profile = cli.client.get("/v1/my/profile")
@@ -77,12 +90,12 @@ def _asked(what: str) -> str:
     return str(typer.prompt(what, err=True)).strip()
 
 
-def _password(from_stdin: bool, *, new: bool) -> str:
+def _password(from_stdin: bool, *, new: bool = False, what: str = "Password") -> str:
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     if not sys.stdin.isatty():
         raise Failure("The password is missing; pipe it in with --password-stdin.", ExitCode.USAGE)
-    return str(typer.prompt("Password", hide_input=True, confirmation_prompt=new, err=True))
+    return str(typer.prompt(what, hide_input=True, confirmation_prompt=new, err=True))
 
 
 def add_to(program: typer.Typer) -> None:
@@ -91,4 +104,5 @@ def add_to(program: typer.Typer) -> None:
     program.command("sign-up", rich_help_panel=panel)(sign_up)
     program.command("login", rich_help_panel=panel)(log_in)
     program.command("logout", rich_help_panel=panel)(log_out)
+    program.command("password", rich_help_panel=panel)(change_password)
     program.command("whoami", rich_help_panel=panel)(who_am_i)

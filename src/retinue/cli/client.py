@@ -204,6 +204,12 @@ class Client:
         body = {"email": email, "password": password}
         return self._keep(email, self.request("POST", "/v1/auth/login", body=body, signed=False).json())
 
+    def change_password(self, current: str, fresh: str) -> Login:
+        """Change the password and keep the login that the server gives for it; every other one ends."""
+        answer = self.post("/v1/my/password", {"current_password": current, "new_password": fresh})
+        assert self._login is not None, "an API key changes no password: the server has refused it"
+        return self._keep(self._login.email, answer)
+
     def log_out(self) -> None:
         """End the login at the server and forget it here, even when the server says it has ended already."""
         try:
