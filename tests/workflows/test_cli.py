@@ -84,6 +84,17 @@ async def test_apply_run_and_delete(server: RunningServer, ada: Person, tmp_path
     assert (await retinue(ada, server, "show", "calls"))[0] == 3
 
 
+async def test_applying_names_the_agents_that_are_missing(server: RunningServer, ada: Person, tmp_path: Path) -> None:
+    await ada.agent("Here")
+    asks = "spec_version: 1\nname: asks\nsteps:\n  - {id: a, agent: here, instructions: x}\n"
+    file = tmp_path / "asks.yaml"
+    file.write_text(asks + "  - {id: b, agent: gone, instructions: x}\n")
+    code, out, err = await retinue(ada, server, "apply", file)
+    assert (code, out, err) == (0, "asks: made, version 1\n", "  asks needs an agent called gone; you have none.\n")
+    file.write_text(asks)
+    assert await retinue(ada, server, "apply", file) == (0, "asks: changed, version 2\n", "")
+
+
 async def test_a_run_that_fails_ends_with_its_own_code(server: RunningServer, ada: Person, tmp_path: Path) -> None:
     file = tmp_path / "fails.yaml"
     file.write_text("spec_version: 1\nname: fails\nsteps: [{id: a, value: '${ 1 / size([]) }'}]\n")

@@ -136,6 +136,7 @@ def apply(cli: Remote, paths: Paths) -> None:
         what = "made" if before is None else "unchanged" if before["version"] == answer["version"] else "changed"
         cli.screen.line(f"{name}: {what}, version {answer['version']}")
         _tell_secrets(cli, answer)
+    _tell_missing_agents(cli, [one["name"] for one in done])
     if cli.as_json:
         cli.screen.document({"items": done})
 
@@ -298,6 +299,22 @@ def _tell_secrets(cli: Remote, answer: Json) -> None:
     for trigger, secret in answer["secrets"].items():
         cli.screen.note(f"  webhook {trigger}: {cli.client.server}{urls[trigger]}", style="bold")
         cli.screen.note(f"  its secret, shown this once: {secret}", style="bold")
+
+
+def _tell_missing_agents(cli: Remote, names: Iterable[str]) -> None:
+    """Say which agents of the workflows the caller does not have; a key that may not look is told nothing."""
+    from retinue.planning import same_name
+
+    try:
+        own = {same_name(one["name"]) for one in cli.client.pages("/v1/my/agents", limit=0)}
+        for name in names:
+            nodes = cli.client.get(f"/v1/workflows/{name}/graph")["nodes"]
+            for agent in sorted({node["agent"] for node in nodes if node["agent"]}):
+                if same_name(agent) not in own:
+                    cli.screen.note(f"  {name} needs an agent called {agent}; you have none.", style="yellow")
+    except Failure as failure:
+        if failure.code is not ExitCode.REFUSED:
+            raise
 
 
 def _trigger(one: Json) -> str:
