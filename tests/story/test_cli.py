@@ -71,6 +71,16 @@ def test_a_pipe_is_the_text_and_gets_the_answer_alone(retinue: CommandLine) -> N
     assert answered["message"]["content"].startswith("[demo]")
 
 
+def test_an_agent_whose_last_run_failed_says_why(retinue: CommandLine) -> None:
+    retinue.ok("agents", "create", "lost", "--model", "anthropic:none")
+    failed = retinue("chat", "lost", "hello")
+    assert failed.code == ExitCode.RUN_FAILED
+    [run] = retinue.json("runs", "list")["items"]
+    shown = " ".join(retinue.ok("agents", "show", "lost").split())
+    assert run["error"]["detail"] in shown
+    assert f"retinue runs show {run['run_id']}" in shown
+
+
 def test_a_session_goes_on_where_it_was(retinue: CommandLine) -> None:
     retinue.ok("agents", "create", "echo")
     first = retinue.json("chat", "echo", "one")["run"]["session_id"]

@@ -120,8 +120,16 @@ def list_(cli: Remote, limit: Limit = 50) -> None:
 @agents.command()
 @remote
 def show(cli: Remote, agent: AgentName) -> None:
-    """Show one agent."""
-    cli.show(_read(cli, agent), FIELDS)
+    """Show one agent; of one whose last run failed, also why."""
+    found = _read(cli, agent)
+    why: list[Column] = [("last failure", lambda _: _last_failure(cli, found["agent_id"]))]
+    cli.show(found, [*FIELDS, *why] if found["status"] == "error" else FIELDS)
+
+
+def _last_failure(cli: Remote, agent_id: str) -> str:
+    runs = cli.client.pages("/v1/my/runs", agent=agent_id, limit=20)
+    failed = next((run for run in runs if run["error"]), None)
+    return f"{failed['error']['detail']} (retinue runs show {failed['run_id']})" if failed else "-"
 
 
 @agents.command("install-team")
