@@ -18,6 +18,8 @@ from tests.support.running import PASSWORD, RunningServer, running_server
 
 T = TypeVar("T")
 
+_AND_MORE = " and more" * 25  # the demo repeats the question, and slowly: two seconds and a half for these words
+
 pytestmark = pytest.mark.timeout(180)
 
 
@@ -191,7 +193,7 @@ def test_a_conversation_in_the_terminal(retinue: CommandLine, tmp_path: Path) ->
 
 def test_ctrl_c_stops_the_answer(retinue: CommandLine) -> None:
     retinue.ok("agents", "create", "slow", "--model", "demo:slow")
-    with Terminal("chat", "slow", "tell me something long") as terminal:
+    with Terminal("chat", "slow", "tell me something long" + _AND_MORE * 4) as terminal:
         terminal.until(r"\[demo\]")
         terminal.interrupt()
         terminal.until("stopping")
@@ -328,7 +330,7 @@ async def test_a_conversation_survives_the_servers_death(
         line = CommandLine(monkeypatch, capfd)
         line.ok("sign-up", "--email", "ann@example.com", "--password-stdin", stdin=f"{PASSWORD}\n")
         line.ok("agents", "create", "slow", "--model", "demo:slow")
-        with Terminal("chat", "slow", "tell me something") as terminal:
+        with Terminal("chat", "slow", "tell me something" + _AND_MORE) as terminal:
             await _in_thread(lambda: terminal.until(r"\[demo\]"))
             server.kill()
             await _in_thread(lambda: terminal.until("the connection is lost"))

@@ -258,7 +258,7 @@ async def _running(server: RunningServer) -> tuple[Person, str]:
     """Return a run that is in the middle of a model call."""
     ada = await server.person()
     agent = await ada.agent(model="demo:slow")
-    accepted = await ada.send(agent, "tell me something")
+    accepted = await ada.send(agent, "tell me something" + " and more" * 20)  # two seconds more
     await ada.until(accepted["run_id"], "running")
     return ada, str(accepted["run_id"])
 
