@@ -213,14 +213,28 @@ def test_a_moving_tree_is_drawn_in_place_and_stays_once(retinue: CommandLine, ba
 
 
 def test_ctrl_c_cancels_the_plan_and_everything_below_it(retinue: CommandLine, backups: str) -> None:
-    retinue.ok("agents", "change", "researcher", "--model", "demo:slow")
-    with Terminal("ask", "--yes", "--file", backups, REQUEST) as terminal:
+    for agent in ("researcher", "reviewer", "writer"):
+        retinue.ok("agents", "change", agent, "--model", "demo:slow")
+    with Terminal("ask", "--file", backups, REQUEST) as terminal:
+        terminal.until(r"\[w\]ait:")
+        terminal.type("a")
         terminal.until("find: begins")
-        terminal.interrupt()
+        terminal.interrupt()  # on a slow machine the plan may have come to its next question
         terminal.until("stopping")
         assert terminal.end() == ExitCode.RUN_FAILED
     assert retinue.json("plans", "show", "last")["status"] == "cancelled"
     assert {run["status"] for run in retinue.json("runs", "list")["items"]} <= {"cancelled", "completed"}
+
+
+def test_ctrl_c_at_a_question_cancels_the_plan_too(retinue: CommandLine, backups: str) -> None:
+    with Terminal("ask", "--file", backups, REQUEST) as terminal:
+        terminal.until(r"\[w\]ait:")
+        terminal.interrupt()
+        terminal.until("stopping")
+        assert terminal.end() == ExitCode.RUN_FAILED
+    assert "[w]ait" not in terminal.text.partition("stopping")[2], "it is not asked again"
+    assert retinue.json("plans", "show", "last")["status"] == "cancelled"
+    assert retinue.json("approvals", "list")["items"] == []
 
 
 async def test_asking_goes_on_when_the_server_dies_while_two_tasks_run(

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -94,7 +95,7 @@ def _ask(screen: Screen, approval: Json) -> Json | None:
     if approval.get("kind") == "question":
         return _answer(approval)
     while True:
-        choice = str(typer.prompt(f"    {_keys(approval)}", err=True)).strip().casefold()
+        choice = _typed(_keys(approval)).casefold()
         if choice in ("a", "approve", "y", "yes"):
             return {"decision": "approve"}
         if choice in ("l", "always") and approval.get("kind") == "tool":
@@ -111,6 +112,20 @@ def _ask(screen: Screen, approval: Json) -> Json | None:
                 return {"decision": "approve", "edited_arguments": edited}
 
 
+def _typed(question: str, **options: Any) -> str:
+    """Return the line that is typed. Ctrl-C is no answer: it means here what it means while the run is followed.
+
+    Raises:
+        KeyboardInterrupt: it was pressed.
+    """
+    try:
+        return str(typer.prompt(f"    {question}", err=True, **options)).strip()
+    except typer.Abort as abort:  # Click's word for Ctrl-C and for the end of input
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+
+
 def _keys(approval: Json) -> str:
     match approval.get("kind"):
         case "plan":
@@ -123,14 +138,14 @@ def _keys(approval: Json) -> str:
 
 def _answer(approval: Json) -> Json:
     options = [str(option) for option in approval.get("options") or []]
-    text = str(typer.prompt("    your answer", err=True)).strip()
+    text = _typed("your answer")
     if text.isdigit() and 1 <= int(text) <= len(options):
         text = options[int(text) - 1]
     return {"decision": "approve", "answer": text}
 
 
 def _with_comment(body: Json) -> Json:
-    comment = str(typer.prompt("    tell the agent why (may be empty)", err=True, default="", show_default=False))
+    comment = _typed("tell the agent why (may be empty)", default="", show_default=False)
     return {**body, "comment": comment} if comment else body
 
 
