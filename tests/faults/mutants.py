@@ -109,7 +109,7 @@ def acts_unannounced() -> None:
 
 def forgets_steps() -> None:
     """A takeover starts from the beginning, whatever is recorded."""
-    from retinue.runs import work
+    from retinue.runs import claiming
     from retinue.runs.rules import RunState, Status
 
     def forgetful(fold: Callable[..., RunState]) -> Any:
@@ -121,12 +121,12 @@ def forgets_steps() -> None:
 
         return folded
 
-    _change(work, "fold", forgetful)
+    _change(claiming, "fold", forgetful)
 
 
 def leaves_the_dead() -> None:
     """What a dead worker held is not taken over."""
-    from retinue.runs import work
+    from retinue.runs import claiming
     from retinue.runs.rules import Status
 
     def only_fresh(may_go_on: Callable[..., Awaitable[bool]]) -> Any:
@@ -135,7 +135,7 @@ def leaves_the_dead() -> None:
 
         return decided
 
-    _change(work, "_may_go_on", only_fresh)
+    _change(claiming, "_may_go_on", only_fresh)
 
 
 # Fault 2: one step, one commit
@@ -143,9 +143,9 @@ def leaves_the_dead() -> None:
 
 def repeats_lost_calls() -> None:
     """A call that was cut off is made again, also when its tool is not idempotent."""
-    from retinue.runs import work
+    from retinue.runs import claiming
 
-    _change(work, "lost_calls", lambda _: lambda state: [])
+    _change(claiming, "lost_calls", lambda _: lambda state: [])
 
 
 def tells_apart() -> None:

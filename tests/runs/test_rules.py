@@ -26,24 +26,8 @@ from retinue.runs.events import (
     ToolUnknown,
     Wait,
 )
-from retinue.runs.rules import (
-    Bounds,
-    CallModel,
-    CallStatus,
-    Cancel,
-    Fail,
-    Finish,
-    Judge,
-    Nothing,
-    RunState,
-    RunTools,
-    Status,
-    WaitFor,
-    apply,
-    conversation,
-    lost_calls,
-    next_step,
-)
+from retinue.runs.next_step import Bounds, CallModel, Cancel, Fail, Finish, Judge, Nothing, RunTools, WaitFor, next_step
+from retinue.runs.rules import CallStatus, RunState, Status, apply, conversation, lost_calls
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 REQUESTED = RunRequested(

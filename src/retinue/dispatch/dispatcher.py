@@ -12,12 +12,10 @@ import asyncio
 import contextlib
 import logging
 import os
-import platform
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import psutil
@@ -28,12 +26,13 @@ from pgqueuer.domain.models import Job
 from pgqueuer.domain.types import Channel
 
 from retinue.database import Database
+from retinue.dispatch.activation import Activation, HandOver, Stopped
+from retinue.dispatch.processes import is_alive, machine_id
 from retinue.dispatch.wakeups import SETTINGS, WakeUp, enqueue, queue_on, read_payload, wake
 from retinue.kernel import Clock, Fault, Scope, Services, Settings, SystemClock, new_id
 from retinue.ledger import Feed
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 Work = Callable[[Services, UUID, UUID], Awaitable[None]]
 
@@ -43,66 +42,6 @@ _STRAY_SECONDS = 1.0
 _PUT_BACK_SECONDS = 1.0
 # Long enough for a claim, short enough that a wake-up picked by a worker that was killed is picked again soon.
 _PICKED_TIMEOUT = timedelta(seconds=4)
-
-
-class Stopped(Exception):
-    """Somebody asked for this activation to stop; ``reason`` is ``cancel`` or ``lost``."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class HandOver(Exception):
-    """This process is about to end: another one is to go on from the last recorded step."""
-
-
-class Activation:
-    """One subject that this process is advancing.
-
-    Attributes:
-        stop: ``None``; ``pause`` (leave at the next step), ``cancel`` (leave now) or ``lost`` (another worker has it).
-    """
-
-    def __init__(self, kind: str, tenant_id: UUID, subject_id: UUID) -> None:
-        self.kind = kind
-        self.tenant_id = tenant_id
-        self.subject_id = subject_id
-        self.stop: str | None = None
-        self.task: asyncio.Task[None] | None = None
-        self._leave_now: asyncio.Future[None] | None = None
-
-    def ask_to_stop(self, reason: str) -> None:
-        """Pass on a request to stop; ``lost`` outranks ``cancel``, which outranks ``pause``."""
-        rank = {None: 0, "pause": 1, "cancel": 2, "lost": 3}
-        if rank[reason] > rank[self.stop]:
-            self.stop = reason
-        if self.stop != "pause" and self._leave_now is not None and not self._leave_now.done():
-            self._leave_now.set_result(None)
-
-    async def unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run ``work``; cancel it at once when this activation must leave now.
-
-        Raises:
-            Stopped: it was cancelled, and has ended.
-        """
-        if self.stop in ("cancel", "lost"):
-            work.close()
-            raise Stopped(self.stop)
-        self._leave_now = asyncio.get_running_loop().create_future()
-        task = asyncio.ensure_future(work)
-        try:
-            waited: set[asyncio.Future[Any]] = {task, self._leave_now}
-            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            raise Stopped(self.stop or "cancel")
-        finally:
-            self._leave_now = None
-            if not task.done():
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await task
 
 
 class Dispatcher:
@@ -421,7 +360,7 @@ class Dispatcher:
             rows = await queries.fetch(
                 "SELECT worker_id, pid, pid_started FROM dispatch.workers WHERE machine = $1", machine_id()
             )
-        return [row["worker_id"] for row in rows if not _is_alive(row["pid"], row["pid_started"])]
+        return [row["worker_id"] for row in rows if not is_alive(row["pid"], row["pid_started"])]
 
     # The queue
 
@@ -496,21 +435,3 @@ class Dispatcher:
                 self._waking.discard(task)
 
         return handle
-
-
-def machine_id() -> str:
-    """Name what process ids are unique in: host, boot and pid namespace."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        namespace = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        boot, namespace = str(int(psutil.boot_time())), ""
-    return f"{platform.node()} {boot} {namespace}"
-
-
-def _is_alive(pid: int, started: float) -> bool:
-    try:
-        process = psutil.Process(pid)
-        return bool(abs(process.create_time() - started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 from prometheus_client import Gauge
 
 from retinue.database import Database
-from retinue.dispatch.dispatcher import machine_id
+from retinue.dispatch.processes import machine_id
 from retinue.kernel import Queries
 
 WAKE_UPS = Gauge("retinue_wake_ups", "Wake-ups in the queue: due, later, taken, failed", ["kind", "state"])

@@ -40,28 +40,21 @@ from retinue.runs.events import (
     Wait,
 )
 from retinue.runs.judgement import Judgement
-from retinue.runs.parents import tell_end
-from retinue.runs.rules import (
-    ENDED,
-    FAILURES,
+from retinue.runs.next_step import (
     Bounds,
-    Call,
     CallModel,
-    CallStatus,
     Cancel,
     Fail,
     Finish,
     Judge,
     Nothing,
-    RunState,
     RunTools,
-    Status,
     Step,
     WaitFor,
-    apply,
-    fold,
     next_step,
 )
+from retinue.runs.parents import tell_end
+from retinue.runs.rules import ENDED, FAILURES, Call, CallStatus, RunState, Status, apply, fold
 
 _TRIES = 12
 _LONGEST_PAUSE = 5.0
