@@ -93,6 +93,11 @@ def signed_up(
     return line
 
 
+def _hear_ctrl_c() -> None:
+    """Whoever runs the tests in the background may have them ignore what a terminal's programs hear."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A command in a terminal, which a test reads and types into. A context manager."""
 
@@ -111,6 +116,7 @@ class Terminal:
             stderr=slave,
             env=self._environment,
             start_new_session=True,
+            preexec_fn=_hear_ctrl_c,
         )
         os.close(slave)
         return self

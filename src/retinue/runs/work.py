@@ -1,15 +1,13 @@
-"""What a worker does with a run it has claimed: ask the model, carry out calls, until it ends or waits."""
+"""What a worker does with a run it has claimed: take its steps and carry out calls, until it ends or waits."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 from uuid import UUID
-
-import msgspec
 
 from retinue import metering
 from retinue.agents import AgentDefinition, definition
@@ -27,28 +25,20 @@ from retinue.kernel import (
     Unavailable,
     span,
 )
-from retinue.live import Frame, Live
 from retinue.providers import (
     Credentials,
     Message,
-    ModelAnswer,
-    ModelFailed,
-    ModelRequest,
     ProviderKey,
-    Providers,
     Text,
-    ToolCall,
     ToolSpec,
 )
-from retinue.runs import answers, lanes
+from retinue.runs import lanes
+from retinue.runs.asking import Asking
 from retinue.runs.claiming import claim
 from retinue.runs.commands import ADVANCE
-from retinue.runs.delegations import Delegations, Opening
+from retinue.runs.delegations import Delegations
 from retinue.runs.events import (
-    ModelResponded,
-    RunFailed,
     RunInterrupted,
-    RunProgressed,
     RunQueued,
     RunRequested,
     RunTimedOut,
@@ -61,16 +51,11 @@ from retinue.runs.journal import Journal
 from retinue.runs.judgement import Judgement
 from retinue.runs.next_step import CallModel, RunTools
 from retinue.runs.parents import conversation_of
-from retinue.runs.rules import Call, CallStatus, RunState, conversation
+from retinue.runs.rules import Call, CallStatus, RunState
 from retinue.tools import OpenTools, Toolbox, ToolContext, Trust, Workspace
 from retinue.vault import provider_secrets, tenant_secrets
 
 log = logging.getLogger(__name__)
-
-# What one activation of a run is numbered by in its frames: a new step, activation or try replaces the text so far.
-_TRIES_A_STEP = 100
-_NO_MODEL = "none"  # the provider of an answer that nobody was asked for
-_EPOCHS = 1000
 
 
 async def advance(services: Services, tenant_id: UUID, run_id: UUID) -> None:
@@ -119,7 +104,7 @@ class _Drive:
         self.settings = services.get(Settings)
         self.journal: Journal
         self.tools: OpenTools
-        self.specs: list[ToolSpec] = []
+        self.asking: Asking
         self.credentials: Credentials | None = None
         self.history: list[Message] = []
         self.budgeted = budgeted
@@ -188,12 +173,13 @@ class _Drive:
         )
         for problem in self.tools.problems:
             log.warning("run %s: %s", self.run_id, problem)
-        self.specs = [
+        specs = [
             ToolSpec(spec.name, spec.description + self._added.get(spec.name, ""), spec.parameters)
             for spec in self.tools.specs()
             if agent.tool_policy.get(spec.name) != "deny"  # what is never allowed is not offered
         ]
         self.journal.judgement = Judgement(self.run_id, requested.agent_id, agent, self.tools)
+        self.asking = Asking(self.journal, self.activation, self.history, specs, self.credentials, self.broke)
 
     async def _read_once(self, state: RunState) -> AgentDefinition:
         """Read what does not change while the run goes on: definition, history, keys."""
@@ -249,7 +235,7 @@ class _Drive:
                 continue
             step = self.journal.step
             if isinstance(step, CallModel):
-                await self._ask_model(step.step)
+                await self.asking.ask(step.step)
             elif isinstance(step, RunTools):
                 await self._carry_out(step.calls)
             else:
@@ -266,133 +252,6 @@ class _Drive:
             await self.journal.record(RunWaiting(on=[Wait(kind="stop")]))
         else:
             self.activation.stop = None  # resumed before it got here
-
-    # The model
-
-    async def _ask_model(self, step: int) -> None:
-        if self.broke is not None:
-            await self.journal.record(RunFailed(kind="budget", detail=self.broke.detail, step=step))
-            return
-        request = self._request()
-        if self.journal.agent.cache_seconds and await self._recall(step, request):
-            return
-        opening = self._opening(step)
-        if opening is not None and await self._open_from_memory(step, *opening):
-            return
-        if self.journal.budgeted and not await self._reserve(step, request):
-            return
-        began = time.monotonic()
-        try:
-            answer = await self.activation.unless_stopped(
-                self._ask_in_time(step, request, *opening) if opening else self._ask(step, request)
-            )
-        except ModelFailed as failed:
-            await self.journal.record(RunFailed(kind=failed.kind, detail=failed.detail, step=step))
-            return
-        took = round((time.monotonic() - began) * 1000)
-        if self.journal.agent.cache_seconds:
-            async with self.journal.scope() as scope:
-                await answers.remember(scope, request, answer, self.journal.agent.cache_seconds)
-        unasked = answer.provider == _NO_MODEL
-        await self.journal.record(ModelResponded(step=step, answer=answer, milliseconds=took, from_cache=unasked))
-
-    def _opening(self, step: int) -> tuple[str, Opening] | None:
-        """Return the tool whose first call is bounded in time and can be written without a model, if there is one."""
-        if step != 1 or not self.history:
-            return None
-        openings = self.services.get(Delegations).openings
-        return next(((tool, openings[tool]) for tool in self.journal.agent.tools if tool in openings), None)
-
-    async def _open_from_memory(self, step: int, tool: str, opening: Opening) -> bool:
-        async with self.journal.scope() as scope:
-            found = await opening.recall(scope, self.journal.requested, self.journal.asked)
-        if found is None:
-            return False
-        answer = _unasked(tool, found, "recalled")
-        await self.journal.record(ModelResponded(step=step, answer=answer, from_cache=True))
-        return True
-
-    async def _ask_in_time(self, step: int, request: ModelRequest, tool: str, opening: Opening) -> ModelAnswer:
-        """Ask the model; when its time is up, write the call without it."""
-        async with self.journal.scope() as scope:
-            seconds = await opening.seconds(scope)
-        await self.journal.record(RunProgressed(phase="planning", seconds=seconds))
-        asking = asyncio.ensure_future(self._ask(step, request))
-        try:
-            await asyncio.wait({asking}, timeout=seconds)
-            if not asking.done():
-                async with self.journal.scope() as scope:
-                    found = await opening.fallback(scope, self.journal.requested, self.journal.asked)
-                if found is not None:
-                    return _unasked(tool, found, "fallback")
-            return await asking
-        finally:
-            asking.cancel()
-
-    def _request(self) -> ModelRequest:
-        agent = self.journal.agent
-        return ModelRequest(
-            models=[agent.model or self.services.get(Providers).default_model, *agent.fallbacks],
-            instructions=agent.instructions,
-            messages=conversation(self.history, self.journal.state),
-            tools=self.specs,
-            output_schema=agent.output_schema,
-            max_tokens=agent.max_tokens,
-            temperature=agent.temperature,
-        )
-
-    async def _recall(self, step: int, request: ModelRequest) -> bool:
-        async with self.journal.scope() as scope:
-            answer = await answers.recall(scope, request)
-        if answer is None:
-            return False
-        self._publisher(step)(answer.text, 1)
-        await self.journal.record(ModelResponded(step=step, answer=answer, from_cache=True))
-        return True
-
-    async def _reserve(self, step: int, request: ModelRequest) -> bool:
-        requested = self.journal.requested
-        amount = self.services.get(Providers).estimate(request, self.credentials)
-        refused: BudgetExhausted | None = None
-        async with self.journal.scope() as scope:
-            try:
-                await metering.reserve(scope, agent_id=requested.agent_id, run_id=self.run_id, step=step, amount=amount)
-            except BudgetExhausted as fault:
-                refused = fault  # inside the scope, which commits: that the budget is used up is a fact to keep
-        if refused is not None:
-            await self.journal.record(RunFailed(kind="budget", detail=refused.detail, step=step))
-        return refused is None
-
-    async def _ask(self, step: int, request: ModelRequest) -> ModelAnswer:
-        return await self.services.get(Providers).ask(
-            request, on_text=self._publisher(step), credentials=self.credentials
-        )
-
-    def _publisher(self, step: int) -> Callable[[str, int], None]:
-        """Return what takes pieces of text and sends them on as frames."""
-        live = self.services.get(Live)  # type: ignore[type-abstract]  # services are found by their protocol
-        requested = self.journal.requested
-        base = (step * _EPOCHS + min(self.journal.state.epoch, _EPOCHS - 1)) * _TRIES_A_STEP
-        sent = {"attempt": 0, "offset": 0}
-
-        def publish(text: str, attempt: int) -> None:
-            if attempt != sent["attempt"]:
-                sent["attempt"], sent["offset"] = attempt, 0
-            live.publish(
-                Frame(
-                    self.tenant_id,
-                    self.run_id,
-                    requested.session_id,
-                    requested.owner_id,
-                    requested.reply_id,
-                    base + min(attempt, _TRIES_A_STEP - 1),
-                    sent["offset"],
-                    text,
-                )
-            )
-            sent["offset"] += len(text)
-
-        return publish
 
     # Tools
 
@@ -455,12 +314,6 @@ class _Drive:
             clock=self.services.get(Clock),  # type: ignore[type-abstract]  # services are found by their protocol
             secrets=self._secrets,
         )
-
-
-def _unasked(tool: str, arguments: Mapping[str, Any], why: str) -> ModelAnswer:
-    """Return an answer that no model wrote, and that says so."""
-    call = ToolCall(id=f"{tool}-{why}", name=tool, arguments=msgspec.json.encode(arguments).decode())
-    return ModelAnswer(parts=[call], model=f"{_NO_MODEL}:{why}", provider=_NO_MODEL, cost=0, finish="tool_call")
 
 
 def _last_text(messages: Sequence[Message]) -> str:
