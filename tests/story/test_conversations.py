@@ -36,6 +36,26 @@ async def test_accepted_means_where_to_look_and_where_to_listen(story: Story) ->
     assert (await ada.until(by_name["run_id"]))["status"] == "completed"
 
 
+async def test_a_session_without_a_title_is_named_after_its_first_message(story: Story) -> None:
+    ada = await story.server.person()
+    agent = await ada.agent()
+    named = (await ada.call("POST", "/v1/my/chat", 201, json={"title": "The release"}))["session_id"]
+    nameless, long = str(uuid4()), str(uuid4())
+    files = {"file": ("notes.txt", b"a note")}
+    await ada.call("POST", f"/v1/my/chat/{nameless}/files", 201, files=files, data={"path": "notes.txt"})
+    for session, text in (
+        (named, "!say a"),
+        (nameless, "\n  \n !say\t hello \nand more"),
+        (nameless, "!say again"),
+        (long, "!say " + "word " * 30),
+    ):
+        await ada.ask(agent, text, session)
+    titles = {one["session_id"]: one["title"] for one in (await ada.call("GET", "/v1/my/chat"))["items"]}
+    assert titles[named] == "The release"
+    assert titles[nameless] == "!say hello"
+    assert titles[long] == "!say " + "word " * 10 + "word…"
+
+
 async def test_waiting_for_an_answer_ends_with_it_or_with_the_time(story: Story, tag: str) -> None:
     ada = await story.server.person()
     agent = await ada.agent()
