@@ -138,6 +138,26 @@ def leaves_the_dead() -> None:
     _change(claiming, "_may_go_on", only_fresh)
 
 
+# Stops
+
+
+def hesitates_to_leave() -> None:
+    """No bug: a worker that has seen a stop takes three seconds to record that its run leaves."""
+    from retinue.runs.events import RunWaiting
+    from retinue.runs.journal import Journal
+
+    def hesitating(record: Callable[..., Awaitable[None]]) -> Any:
+        async def recorded(self: Journal, *facts: Any) -> None:
+            if any(isinstance(fact, RunWaiting) and fact.on[0].kind == "stop" for fact in facts):
+                print("it hesitates", flush=True)
+                await asyncio.sleep(3)
+            await record(self, *facts)
+
+        return recorded
+
+    _change(Journal, "record", hesitating)
+
+
 # Fault 2: one step, one commit
 
 
@@ -410,6 +430,7 @@ _MUTANTS: dict[str, Callable[[], None]] = {
         acts_unannounced,
         forgets_steps,
         leaves_the_dead,
+        hesitates_to_leave,
         repeats_lost_calls,
         tells_apart,
         starts_apart,

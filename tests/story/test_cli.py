@@ -195,8 +195,7 @@ def test_ctrl_c_stops_the_answer(retinue: CommandLine) -> None:
     retinue.ok("agents", "create", "slow", "--model", "demo:slow")
     with Terminal("chat", "slow", "tell me something long" + _AND_MORE * 4) as terminal:
         terminal.until(r"\[demo\]")
-        terminal.interrupt()
-        terminal.until("stopping")
+        terminal.interrupt("stopping")
         assert terminal.end() == ExitCode.RUN_FAILED
     assert retinue.json("runs", "list")["items"][0]["status"] == "cancelled"
 

@@ -219,8 +219,7 @@ def test_ctrl_c_cancels_the_plan_and_everything_below_it(retinue: CommandLine, b
         terminal.until(r"\[w\]ait:")
         terminal.type("a")
         terminal.until("find: begins")
-        terminal.interrupt()  # on a slow machine the plan may have come to its next question
-        terminal.until("stopping")
+        terminal.interrupt("stopping")  # on a slow machine the plan may have come to its next question
         assert terminal.end() == ExitCode.RUN_FAILED
     assert retinue.json("plans", "show", "last")["status"] == "cancelled"
     assert {run["status"] for run in retinue.json("runs", "list")["items"]} <= {"cancelled", "completed"}
@@ -229,8 +228,7 @@ def test_ctrl_c_cancels_the_plan_and_everything_below_it(retinue: CommandLine, b
 def test_ctrl_c_at_a_question_cancels_the_plan_too(retinue: CommandLine, backups: str) -> None:
     with Terminal("ask", "--file", backups, REQUEST) as terminal:
         terminal.until(r"\[w\]ait:")
-        terminal.interrupt()
-        terminal.until("stopping")
+        terminal.interrupt("stopping")
         assert terminal.end() == ExitCode.RUN_FAILED
     assert "[w]ait" not in terminal.text.partition("stopping")[2], "it is not asked again"
     assert retinue.json("plans", "show", "last")["status"] == "cancelled"

@@ -45,6 +45,21 @@ async def test_a_stopped_tenant_stands_still_and_goes_on(story: Story, tag: str)
     await _is_empty(ada, agent)
 
 
+async def test_stops_and_their_ends_meet_runs_that_leave_and_none_is_left_standing(story: Story, tag: str) -> None:
+    """Each stop finds runs between two steps: on their way out, with what they have locked."""
+    ada = await story.server.person()
+    agents = [await ada.agent(tools=["clock"], limits={"concurrency": 4}) for _ in range(3)]
+    steps = "\n".join(["!tool clock {}"] * 8)
+    sent = [await ada.send(agents[n % 3], f"{steps}\n!say {tag} {n}") for n in range(12)]
+    for _ in range(25):
+        await ada.call("POST", f"/v1/tenants/{ada.tenant_id}/stop", json={"reason": "again"})
+        await ada.call("POST", f"/v1/tenants/{ada.tenant_id}/resume")
+    for one in sent:
+        assert (await ada.until(one["run_id"]))["status"] == "completed"
+    for agent in agents:
+        await _is_empty(ada, agent)
+
+
 async def test_a_paused_agent_lets_its_runs_leave_and_takes_no_other(story: Story, tag: str) -> None:
     ada = await story.server.person()
     agent = await ada.agent(tools=["clock"], limits={"concurrency": 2})

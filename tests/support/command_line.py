@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pty
@@ -127,9 +128,9 @@ class Terminal:
         self.process.wait()
         os.close(self._master)
 
-    def until(self, pattern: str) -> str:
+    def until(self, pattern: str, seconds: float = _SECONDS) -> str:
         """Read until the text after what was last waited for matches ``pattern``; return what came up to its end."""
-        deadline = time.monotonic() + _SECONDS
+        deadline = time.monotonic() + seconds
         while True:
             found = re.compile(pattern).search(self.text, self._read_up_to)
             if found:
@@ -142,9 +143,17 @@ class Terminal:
         """Type a line."""
         os.write(self._master, f"{line}\n".encode())
 
-    def interrupt(self) -> None:
-        """Press Ctrl-C."""
-        self.process.send_signal(signal.SIGINT)
+    def interrupt(self, answer: str) -> str:
+        """Press Ctrl-C, and read until ``answer``.
+
+        Pressed again when nothing comes: between the words of a question and the reading of a line is a moment in
+        which Python notes the signal and then waits for the line all the same.
+        """
+        for _ in range(3):
+            self.process.send_signal(signal.SIGINT)
+            with contextlib.suppress(AssertionError):
+                return self.until(answer, 15)
+        raise AssertionError(f"no {answer!r} after Ctrl-C in:\n{self.text[self._read_up_to :]}")
 
     def end(self) -> int:
         """Read to the end and return the exit code."""

@@ -64,6 +64,8 @@ async def _may_go_on(scope: Scope, run: RunRow) -> bool:
 
 
 async def _has_news(scope: Scope, run: RunRow) -> bool:
+    if any(wait["kind"] == "stop" for wait in run.waiting_on):
+        return True  # the lane is open, or this would not be asked
     ids = [UUID(wait["id"]) for wait in run.waiting_on if wait["kind"] == "approval" and wait.get("id")]
     if ids and await approvals.outcomes(scope, ids):
         return True
@@ -101,5 +103,5 @@ async def _dead_letter(scope: Scope, run: RunRow, state: RunState) -> None:
     await metering.release_run(scope, run.run_id)
     await scope.service(Delegations).cancel(scope, state, text)
     await tell_of_end(scope, run, Status.DEAD_LETTERED, text)
-    await scope.service(Dispatcher).let_go(scope, ADVANCE, run.run_id)
     await succeed(scope, await lanes.leave(scope, run.agent_id, failed=True))
+    await scope.service(Dispatcher).let_go(scope, ADVANCE, run.run_id)

@@ -17,7 +17,7 @@ from uuid import UUID
 from retinue import approvals, metering
 from retinue.agents import AgentDefinition
 from retinue.database import open_scope
-from retinue.dispatch import Dispatcher, Stopped
+from retinue.dispatch import Dispatcher, Stopped, wake
 from retinue.kernel import Actor, ActorKind, BudgetExhausted, Conflict, Scope, Services, Unavailable
 from retinue.ledger import Event, append, read_stream
 from retinue.live import Live
@@ -402,9 +402,14 @@ class _Writing:
                 # After the last answer is settled: that it was is noted in a row, which goes with the run's others.
                 await metering.release_run(scope, self.journal.run_id)
             scope.uow.after_commit(partial(metering.count_run, trial.status))
-        await scope.service(Dispatcher).let_go(scope, ADVANCE, self.journal.run_id)
         failed = trial.status in FAILURES if trial.status in ENDED else None
+        # The lane before the claim, as a stop and its end lock them.
         await succeed(scope, await lanes.leave(scope, requested.agent_id, failed=failed))
+        await scope.service(Dispatcher).let_go(scope, ADVANCE, self.journal.run_id)
+        if any(wait.kind == "stop" for wait in trial.waiting_on) and not await lanes.is_closed(
+            scope, requested.agent_id
+        ):
+            await wake(scope, ADVANCE, self.journal.run_id)  # the stop ended while this was being written
 
     async def end(self) -> None:
         """Tell of the end whoever waits for it, and end what waits for the run."""

@@ -151,5 +151,6 @@ async def set_most(scope: Scope, agent_id: UUID, most: int) -> None:
 
 
 async def set_stopped(scope: Scope, stopped: bool) -> None:
-    """Open or close all lanes of the tenant."""
+    """Open or close all lanes of the tenant; locks them in the order in which others do that need several."""
+    await scope.queries.execute("SELECT FROM lanes ORDER BY agent_id FOR UPDATE")
     await scope.queries.execute("UPDATE lanes SET stopped = $1", stopped)
