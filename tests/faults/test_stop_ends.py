@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.faults.mutants import planted
@@ -16,7 +18,9 @@ async def test_a_run_that_leaves_for_a_stop_that_has_just_ended_comes_back(postg
     """The worker has seen the stop, and records that it leaves only after the stop's end."""
     async with ModelServer() as model:
         model.script(Step(hold="gate", tool_calls=(ToolCall("clock", {}),)), Step(text="back again"), by="turn")
-        settings = planted("hesitates_to_leave", OPENAI_BASE_URL=model.base_url, OPENAI_API_KEY="stub-key")
+        settings: dict[str, Any] = planted(
+            "hesitates_to_leave", OPENAI_BASE_URL=model.base_url, OPENAI_API_KEY="stub-key"
+        )
         async with running_server(postgres, **settings) as server:
             ada = await server.person()
             agent = await ada.agent(model="openai:stub-0ms", tools=["clock"])

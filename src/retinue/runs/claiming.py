@@ -64,7 +64,7 @@ async def _may_go_on(scope: Scope, run: RunRow) -> bool:
 
 
 async def _has_news(scope: Scope, run: RunRow) -> bool:
-    if any(wait["kind"] == "stop" for wait in run.waiting_on):
+    if run.waits_for_stop:
         return True  # the lane is open, or this would not be asked
     ids = [UUID(wait["id"]) for wait in run.waiting_on if wait["kind"] == "approval" and wait.get("id")]
     if ids and await approvals.outcomes(scope, ids):

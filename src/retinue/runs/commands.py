@@ -376,7 +376,7 @@ async def pause_agent(scope: Scope, agent_id: UUID, paused: bool) -> None:
         return
     waiting = await _held_up(scope, agent_id)
     await lanes.set_paused(scope, agent_id, False)
-    await _resume_runs(scope, waiting)
+    await _resume_runs(scope, agent_id, waiting)
 
 
 async def bound_lane(scope: Scope, agent_id: UUID, most: int) -> None:
@@ -397,7 +397,7 @@ async def stop_tenant(scope: Scope, stopped: bool) -> None:
         return
     waiting = await _held_up(scope, None)
     await lanes.set_stopped(scope, False)
-    await _resume_runs(scope, waiting)
+    await _resume_runs(scope, None, waiting)
 
 
 async def _held_up(scope: Scope, agent_id: UUID | None) -> list[RunRow]:
@@ -411,10 +411,15 @@ async def _stop_runs(scope: Scope, agent_id: UUID | None) -> None:
         await dispatcher.ask_to_stop(scope, ADVANCE, run.run_id, "pause")
 
 
-async def _resume_runs(scope: Scope, held_up: Sequence[RunRow]) -> None:
+async def _resume_runs(scope: Scope, agent_id: UUID | None, held_up: Sequence[RunRow]) -> None:
+    seen = {run.run_id for run in held_up}
+    for run in await open_runs(scope, agent_id, Status.WAITING):
+        if run.run_id not in seen and run.waits_for_stop:
+            # It left while its lane was waited for, too late to be locked; whoever leaves later finds the lane open.
+            await wake(scope, ADVANCE, run.run_id)
     queued = [run for run in held_up if run.status is Status.QUEUED]
     for run in held_up:
-        if run.status is Status.WAITING and any(wait["kind"] == "stop" for wait in run.waiting_on):
+        if run.waits_for_stop:
             await record(scope, run, RunQueued(reason="resumed"))
             await lanes.wait(scope, run.agent_id)
             await set_routing(scope, run.run_id, ready=True, has_slot=False)

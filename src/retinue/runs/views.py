@@ -87,6 +87,11 @@ class RunRow:
     ended_at: datetime | None
     parent: Parent | None
 
+    @property
+    def waits_for_stop(self) -> bool:
+        """Whether it waits for the end of an emergency stop or of its agent's pause."""
+        return self.status is Status.WAITING and any(wait["kind"] == "stop" for wait in self.waiting_on)
+
 
 _COLUMNS = (
     "run_id, session_id, agent_id, agent_version, owner_id, reply_id, status, version, priority, epoch, attempts, "
