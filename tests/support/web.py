@@ -8,6 +8,7 @@ import ssl
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
@@ -147,9 +148,30 @@ class _Server(ThreadingHTTPServer):
             with suppress(OSError):
                 socket.socket.shutdown(request, socket.SHUT_RDWR)
 
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().get_request()
+        except OSError as error:
+            _close_half_made(error)
+            raise
+
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), OSError):  # a client that left, or that does not trust the certificate
+        error = sys.exception()
+        if not isinstance(error, OSError):  # a client that left, or that does not trust the certificate
             super().handle_error(request, client_address)
+        else:
+            _close_half_made(error)
+
+
+def _close_half_made(error: OSError) -> None:
+    """Close what ``ssl`` leaves open when a client resets its connection just before it is secured.
+
+    CPython 3.11 raises out of ``SSLSocket._create`` then, and nobody but the traceback has the socket.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        left = frame.f_locals.get("self")
+        if frame.f_code.co_name == "_create" and isinstance(left, ssl.SSLSocket):
+            left.close()
 
 
 class _Certificates(Struct):
