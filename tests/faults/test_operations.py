@@ -133,9 +133,10 @@ async def test_a_worker_that_dies_at_a_step_leaves_an_operation_that_ends_once_a
     assert first is not None, f"it passed no boundary {boundary!r}"
     if boundary in ("after final", "after wipe"):
         assert found["attempt"] == 1
-    elif boundary not in ("before begin", "after prepare"):  # to try the sandbox out is to prepare one, too
-        # Not equal: a worker that a slow machine holds up for a second is taken for dead, which costs one more.
-        assert found["attempt"] >= 2
+    elif boundary != "after prepare":  # to try the sandbox out is to prepare one, too
+        wanted = 1 if boundary == "before begin" else 2
+        # One more where a slow machine held the living worker up for a second: then it is taken for dead, too.
+        assert found["attempt"] in (wanted, wanted + 1)
     assert await wrong(stage, ada, operation) == []
     await settled(stage, ada, operation)
 
